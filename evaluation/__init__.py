@@ -1,0 +1,1 @@
+"""Adapter to verdict: suites, scoring, paired statistics, gate, report."""

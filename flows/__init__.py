@@ -1,0 +1,1 @@
+"""Prefect: ingest, retrain, rollout, watch; triggers, ledger, deployments."""

@@ -1,0 +1,1 @@
+"""What a model is on disk: references, cache, digests, checks before loading, loading, embeddings."""

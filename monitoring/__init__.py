@@ -1,0 +1,1 @@
+"""Traffic to decision: sequential tests, canary decision, drift. Pure mathematics."""

@@ -1,0 +1,1 @@
+"""Verdict to governed version: the registry seam, MLflow, lineage."""

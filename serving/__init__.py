@@ -1,0 +1,1 @@
+"""Version to traffic: gateway, routing, engines, feedback API, rollout controller."""

@@ -1,0 +1,1 @@
+"""Where facts live: SQLAlchemy Core tables, migrations, SQLite and PostgreSQL."""

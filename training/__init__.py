@@ -1,0 +1,1 @@
+"""Rows to adapter: tokenise and pack, LoRA fine-tuning, checkpoints, artifact."""
