@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
     DateTime,
+    Dialect,
     Float,
     Index,
     Integer,
@@ -19,9 +22,33 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on both databases; SQLite keeps it as text that sorts by time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Into the database: in UTC, without the zone where the database has none."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime for the store: {value!r}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Out of the database: aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
 
 metadata = MetaData(
     naming_convention={
@@ -30,7 +57,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-Time = DateTime(timezone=True)
+Time = UtcTime()
 
 counters = Table(
     "counters", metadata, Column("name", String(32), primary_key=True), Column("value", BigInteger, nullable=False)
@@ -229,9 +256,7 @@ rollouts = Table(
     Column("request_id", String(36), index=True),
     Column("created_at", Time, nullable=False),
     Column("record", JSON, nullable=False),
-    Index(
-        "uq_rollouts_one_open", "model", unique=True, sqlite_where=text("open = 1"), postgresql_where=text("open")
-    ),
+    Index("uq_rollouts_one_open", "model", unique=True, sqlite_where=text("open = 1"), postgresql_where=text("open")),
 )
 
 rollout_evidence = Table(

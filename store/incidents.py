@@ -1,0 +1,46 @@
+"""Incidents: prompts the model must never get wrong again."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, select, update
+
+from configs.errors import NotFoundError
+from data_contracts.records import Incident
+from store.rows import checked, insert_into
+from store.tables import incidents as table
+
+
+def _to_record(row: Row[Any]) -> Incident:
+    return Incident.model_validate(dict(row._mapping))
+
+
+def insert(conn: Connection, incident: Incident) -> None:
+    """Add an incident; an id that is there already is left as it is."""
+    values = checked(table, incident.model_dump(mode="python"))
+    conn.execute(insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["id"]))
+
+
+def get(conn: Connection, id: str) -> Incident | None:
+    """One incident, or None."""
+    row = conn.execute(select(table).where(table.c.id == id)).one_or_none()
+    return None if row is None else _to_record(row)
+
+
+def all(conn: Connection, model: str, status: str | None = None) -> list[Incident]:
+    """A model's incidents, oldest first."""
+    query = select(table).where(table.c.model == model).order_by(table.c.opened_at, table.c.id)
+    if status is not None:
+        query = query.where(table.c.status == status)
+    return [_to_record(row) for row in conn.execute(query)]
+
+
+def set_status(conn: Connection, id: str, status: Literal["open", "fixed"]) -> None:
+    """Mark an incident open or fixed.
+
+    Raises:
+        NotFoundError: no such incident.
+    """
+    if conn.execute(update(table).where(table.c.id == id).values(status=status)).rowcount != 1:
+        raise NotFoundError("There is no such incident.", where="incidents", found=id)

@@ -1,0 +1,70 @@
+"""Rows that may not teach, with the reason; a reviewer's word on a row stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from sqlalchemy import Connection, case, delete, select, update
+
+from configs.errors import NotFoundError
+from data_contracts.records import QuarantinedRow, utc_now
+from store.rows import checked, chunks, insert_into
+from store.tables import quarantine as table
+
+_COLUMNS = (table.c.row_id, table.c.digest, table.c.reason, table.c.detail, table.c.status)
+
+
+def put(conn: Connection, model: str, rows: Sequence[QuarantinedRow], request_id: str | None) -> None:
+    """Add or refresh rows; one that was released or dropped keeps that status."""
+    now = utc_now()
+    last = {row.row_id: row for row in rows}
+    values = [
+        checked(table, {**row.model_dump(), "model": model, "request_id": request_id, "updated_at": now})
+        for row in last.values()
+    ]
+    if not values:
+        return
+    statement = insert_into(conn, table)
+    new = statement.excluded
+    fields = ("digest", "reason", "detail", "request_id", "updated_at")
+    status = case((table.c.status == "held", new.status), else_=table.c.status)
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["row_id"], set_={**{name: new[name] for name in fields}, "status": status}
+        ),
+        values,
+    )
+
+
+def list_rows(conn: Connection, model: str, status: str | None = None) -> list[QuarantinedRow]:
+    """A model's quarantined rows, by id."""
+    query = select(*_COLUMNS).where(table.c.model == model).order_by(table.c.row_id)
+    if status is not None:
+        query = query.where(table.c.status == status)
+    return [QuarantinedRow.model_validate(dict(row._mapping)) for row in conn.execute(query)]
+
+
+def statuses(conn: Connection, model: str) -> dict[str, str]:
+    """`{row id: held | released | dropped}`."""
+    rows = conn.execute(select(table.c.row_id, table.c.status).where(table.c.model == model)).all()
+    return {row.row_id: row.status for row in rows}
+
+
+def set_status(conn: Connection, row_id: str, status: Literal["held", "released", "dropped"]) -> None:
+    """A reviewer's word on one row.
+
+    Raises:
+        NotFoundError: the row is not in quarantine.
+    """
+    changed = conn.execute(
+        update(table).where(table.c.row_id == row_id).values(status=status, updated_at=utc_now())
+    ).rowcount
+    if changed != 1:
+        raise NotFoundError("The row is not in quarantine.", where="quarantine", found=row_id)
+
+
+def clear(conn: Connection, model: str, row_ids: Iterable[str]) -> None:
+    """Take out rows that are held but would be accepted now (for example: corroborated since)."""
+    for part in chunks(row_ids):
+        conn.execute(delete(table).where(table.c.model == model, table.c.status == "held", table.c.row_id.in_(part)))
