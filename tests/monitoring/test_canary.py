@@ -151,3 +151,19 @@ def test_state_survives_json_and_a_stranger_metric_is_not_counted():
 def test_an_unknown_arm_is_refused():
     with pytest.raises(InputError, match="arm"):
         CanaryState.new(CONFIG).assign("control", 0.1)
+
+
+def test_a_canary_that_used_up_its_users_is_not_taken_for_a_healthy_one():
+    """First bad events stop coming from an arm whose users all had theirs: the promotion test must not gain from it."""
+    state = CanaryState.new(CONFIG)
+    for _ in range(100):
+        state.assign("canary", 0.5)
+        state.assign("champion", 0.5)
+    assert state.at_risk_share("thumbs_down", 0.5) == pytest.approx(0.5)
+    for _ in range(95):
+        state.bad("thumbs_down", "canary", 0.5)
+    assert state.at_risk_share("thumbs_down", 0.5) < 0.1
+    before = state.promotion.log_e
+    for _ in range(40):
+        state.bad("thumbs_down", "champion", 0.5)
+    assert state.promotion.log_e - before < 1.0
