@@ -1,4 +1,4 @@
-"""Content digests: canonical JSON and SHA-256, the same for the same facts whatever the order of keys or the machine."""
+"""Content digests: canonical JSON and SHA-256, the same for the same facts whatever the key order or machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: UUIDv7 for everything, and request ids that carry a MAC so that feedback for a request never served is refused."""
+"""Ids: UUIDv7 for everything; request ids carry a MAC so that feedback for a request never served is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _mac(key: bytes, model: str, ident: str) -> str:
 
 
 def new_request_id(key: bytes, model: str) -> str:
-    """`chatcmpl-<uuid7 hex>-<mac>`; the MAC (80 bits of HMAC-SHA256) binds the id to the model and to this installation."""
+    """`chatcmpl-<uuid7 hex>-<mac>`; the MAC (80 bits of HMAC-SHA256) binds it to model and installation."""
     ident = uuid.UUID(new_id()).hex
     return f"{REQUEST_PREFIX}{ident}-{_mac(key, model, ident)}"
 
