@@ -69,6 +69,13 @@ class ServingSection(Section):
     pointer_poll_s: Positive = 0.5
     """How often each gateway process reads the serving pointer; bounds how long a rollback takes to arrive."""
     request_timeout_s: Positive = 120.0
+    default_temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Used where a request names none; 0 is greedy, as in the evaluation."""
+    max_adapters: Size = 4
+    """Adapters kept loaded beside the base; those the pointer or a rollout needs are never put out for another."""
+    max_body_bytes: Size = 1_048_576
+    max_feedback_chars: Size = 8_000
+    """A longer correction, comment or reviewed answer is refused."""
     api_keys: tuple[str, ...] = ()
     """SHA-256 hex digests of accepted API keys; empty accepts any caller (loopback only)."""
     review_keys: tuple[str, ...] = ()
@@ -149,6 +156,8 @@ class SuiteRule(Section):
     """Superiority: the lower bound of the gain must exceed this."""
     min_pass: Fraction = 0.0
     """Smallest share of items the candidate itself must pass."""
+    max_discordance: Fraction | None = None
+    """This suite's own expected share of items that change; default the policy's."""
 
 
 class GateSection(Section):
@@ -160,6 +169,9 @@ class GateSection(Section):
     anchors: SuiteRule = SuiteRule(kind="non_inferiority", margin=0.02)
     max_discordance: Fraction = 0.25
     """Share of items expected to change, for the size check made before looking."""
+    power: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Chance with which a candidate that changed nothing must be able to pass all non-inferiority suites; each of
+    S suites needs 1 - (1 - power) / S, or it is too small and the verdict inconclusive."""
     inconclusive_blocks: bool = True
 
 

@@ -187,17 +187,29 @@ def _undo_promotion(conn: Connection, model: str, *, actor: str, reason: str) ->
     last = max(promoted, key=lambda r: r.ended_at or r.created_at)
     after = _set_pointer(
         conn,
-        pointer.model_copy(
-            update={"champion": last.previous, "canary": None, "canary_share": 0.0, "rollout_id": None}
-        ),
+        pointer.model_copy(update={"champion": last.previous, "canary": None, "canary_share": 0.0, "rollout_id": None}),
         pointer.revision,
         f"rolled back to {last.previous.version}: {reason}",
     )
-    undone = last.model_copy(update={"state": "rolled_back", "ended_at": utc_now(), "reason": reason})
-    store.rollouts.update(conn, undone)
+    # A closed rollout stays as it was: taking its promotion back is a record of its own.
+    now = utc_now()
+    undone = Rollout(
+        id=new_id(),
+        model=model,
+        candidate=last.candidate,
+        previous=last.previous,
+        state="rolled_back",
+        created_at=now,
+        ended_at=now,
+        cause=f"promotion of rollout {last.id} taken back",
+        salt=last.salt,
+        approved_by=last.approved_by,
+        reason=reason,
+    )
+    store.rollouts.create(conn, undone)
     _alias(conn, model, "champion", last.previous, after.revision)
     _alias(conn, model, "previous", last.candidate, after.revision)
-    _audit(conn, actor, "rollout.rolled_back", undone, {"reason": reason, "from_state": "promoted"})
+    _audit(conn, actor, "rollout.rolled_back", undone, {"reason": reason, "undoes": last.id})
     return undone
 
 
