@@ -230,9 +230,9 @@ class TriggersSection(Section):
     """When to retrain."""
 
     min_new_rows: Size = 200
-    """Accepted new corrections since the last snapshot that start a retrain; other causes wait for `min_rows_any_cause`."""
+    """Teachable new corrections since the last snapshot that start a retrain."""
     min_rows_any_cause: Size = 20
-    """New corrections a drift- or incident-caused retrain waits for (an incident with a reviewed answer counts as its paraphrases)."""
+    """New rows a retrain caused by drift or an incident waits for; an incident counts as its paraphrases."""
     cooldown_s: Annotated[float, Field(ge=0)] = 3600.0
     max_retrains_per_day: Size = 6
     max_training_s_per_day: Positive = 6 * 3600.0

@@ -27,8 +27,10 @@ def insert(conn: Connection, rows: Sequence[Interaction]) -> None:
     Raises:
         InputError: a text neither database can hold; nothing of the batch is written then.
     """
-    fresh = {row.id: row for row in reversed(rows)}
-    values = [checked(table, row.model_dump(mode="python")) for row in reversed(fresh.values())]
+    fresh: dict[str, Interaction] = {}
+    for row in rows:
+        fresh.setdefault(row.id, row)
+    values = [checked(table, row.model_dump(mode="python")) for row in fresh.values()]
     if not values:
         return
     # Taking the numbers first locks the counter, so nobody adds an id between the look and the insert.
@@ -94,6 +96,13 @@ def prompts(
         query = query.where(table.c.seq <= upto_seq)
     newest = conn.execute(query.order_by(table.c.seq.desc()).limit(limit)).all()
     return [(row.seq, row.principal, _last_user(row.messages)) for row in reversed(newest)]
+
+
+def prompts_since(conn: Connection, model: str, seq: int, limit: int = 2000) -> list[tuple[int, str, str]]:
+    """`(seq, principal, prompt)` of the next `limit` interactions after commit `seq`, in order of commits."""
+    query = select(table.c.seq, table.c.principal, table.c.messages).where(table.c.model == model, table.c.seq > seq)
+    rows = conn.execute(query.order_by(table.c.seq).limit(limit))
+    return [(row.seq, row.principal, _last_user(row.messages)) for row in rows]
 
 
 def _last_user(messages: Sequence[dict[str, str]]) -> str:

@@ -1,0 +1,67 @@
+# Everything a newcomer needs: `make demo` and `make test` install what they lack into .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   ?= full
+# The CPU build; on a GPU machine set TORCH to the build for its CUDA version.
+TORCH  ?= torch==2.13.0
+STAMP  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift up down clean
+
+help:
+	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
+	@echo "make test              the tests"
+	@echo "make check             format, lint, types"
+	@echo "make up / make down    the stack on this machine"
+	@echo "make bench             every benchmark; make bench-NAME for one"
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(DEV): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+ifeq ($(DEMO),short)
+	$(BIN)/tidemill demo --short
+else
+	$(BIN)/tidemill demo
+endif
+
+test: $(DEV)
+	$(BIN)/python -m pytest
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: bench-canary bench-drift bench-loop
+
+bench-loop: $(STAMP)
+	$(BIN)/python benchmarks/loop_banking77.py
+
+bench-canary: $(STAMP)
+	$(BIN)/python benchmarks/canary_sim.py
+
+bench-drift: $(STAMP)
+	$(BIN)/python benchmarks/drift.py
+
+up: $(STAMP)
+	$(BIN)/tidemill up
+
+down: $(STAMP)
+	$(BIN)/tidemill down
+
+clean:
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,124 @@
+"""What every flow works with: the resolved profile, the state directory, the store and the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import ConfigError
+from configs.loader import build_config, cache_dir, resource_path
+from configs.paths import StateDir
+from configs.schema import Config
+from store.engine import Store
+
+if TYPE_CHECKING:
+    from models.cache import ResolvedModel
+    from registry_hooks.registry import Registry
+
+CONFIG_VARIABLE = "TIDEMILL_CONFIG"
+
+
+@dataclass(frozen=True)
+class Context:
+    """One installation, opened. Heavy parts are opened at first use."""
+
+    config: Config
+    state: StateDir
+    store: Store
+    config_dir: Path | None = None
+
+    @property
+    def model(self) -> str:
+        return self.config.model.name
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry of the profile: MLflow at its URI."""
+        from registry_hooks.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(self.registry_uri, experiment=self.config.registry.experiment)
+
+    @property
+    def registry_uri(self) -> str:
+        return self.config.registry.uri or f"http://127.0.0.1:{self.config.stack.mlflow_port}"
+
+    def base(self) -> ResolvedModel:
+        """The base model on this machine, fetched if it must be."""
+        from models.cache import resolve
+
+        return resolve(self.config.model.base, cache_dir(self.config))
+
+    def embedder(self) -> ResolvedModel:
+        """The sentence embedding model on this machine."""
+        from models.cache import resolve
+
+        return resolve(self.config.model.embedder, cache_dir(self.config))
+
+    def resource(self, relative: str) -> Path:
+        """A contract, prompt or suite file of the profile."""
+        return resource_path(relative, self.config_dir)
+
+    def run_dir(self, request_id: str) -> Path:
+        """Working folder of one retrain."""
+        folder = self.state.runs / request_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def open_context(config: Config, config_dir: Path | None = None) -> Context:
+    """Open the store of a profile (migrating it) and make the context."""
+    state = StateDir.of(config)
+    state.root.mkdir(parents=True, exist_ok=True)
+    return Context(config, state, Store.open(state.store_url(config)), config_dir)
+
+
+def write_resolved(config: Config, config_dir: Path | None = None) -> Path:
+    """Write the resolved profile into the state directory, where the gateway and the flows read it."""
+    state = StateDir.of(config)
+    state.root.mkdir(parents=True, exist_ok=True)
+    data = config.model_dump(mode="json")
+    data["state_dir"] = str(state.root)
+    text = json.dumps({"config": data, "config_dir": str(config_dir) if config_dir else None}, indent=1)
+    temporary = state.resolved_config.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(state.resolved_config)
+    return state.resolved_config
+
+
+def read_resolved(path: Path) -> tuple[Config, Path | None]:
+    """Read what `write_resolved` wrote.
+
+    Raises:
+        ConfigError: the file is missing or not of this form.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        folder = data.get("config_dir")
+        return build_config(data["config"], path), Path(folder) if folder else None
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            "the resolved profile cannot be read",
+            where=path,
+            found=error,
+            fix="start the stack with `tidemill up`, which writes it",
+        ) from error
+
+
+def context_from_environment() -> Context:
+    """The context of a flow run: $TIDEMILL_CONFIG names the resolved profile.
+
+    Raises:
+        ConfigError: the variable is not set or the file cannot be read.
+    """
+    path = os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        raise ConfigError(
+            f"${CONFIG_VARIABLE} is not set",
+            expected="the path of a resolved profile (config.json in the state directory)",
+            fix="start the worker with `tidemill up`, or set the variable in the work pool's job template",
+        )
+    return open_context(*read_resolved(Path(path)))

@@ -1,0 +1,99 @@
+"""Drift of live prompts: embed what is new, ask the monitor, keep its state and write down what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.context import Context
+from store import audit, interactions, pointer
+from store import drift as drift_table
+
+if TYPE_CHECKING:
+    from monitoring.drift.monitor import DriftFinding
+
+MIN_BATCH = 16
+"""Fewer new prompts than this wait for the next look: loading the embedder costs more than they tell."""
+MAX_BATCH = 2000
+
+
+@dataclass(frozen=True)
+class DriftLook:
+    """One look at the traffic."""
+
+    state: str
+    """`off`, `warming`, `waiting` or `watching`."""
+    prompts: int = 0
+    findings: tuple[DriftFinding, ...] = ()
+
+
+def _reference_due(context: Context) -> tuple[bool, int, str]:
+    """Whether a new reference must be frozen, the watermark so far, and the reference's name so far.
+
+    A reference belongs to a champion: it is frozen anew after each promotion, so that what the new champion was taught
+    is no longer news.
+    """
+    with context.store.read() as conn:
+        champion = pointer.get(conn, context.model).champion.version
+        known = drift_table.state(conn, context.model)
+    if known is None:
+        return True, 0, ""
+    watermark, reference, state = known
+    return state.get("champion") != champion, watermark, reference
+
+
+def _freeze(context: Context) -> bool:
+    """Freeze the reference from all traffic up to now; False while there is too little."""
+    from models.embeddings import Embedder
+    from monitoring.drift.reference import build_reference, save_reference, select_prompts
+
+    with context.store.read() as conn:
+        watermark = interactions.latest_seq(conn)
+        champion = pointer.get(conn, context.model).champion.version
+        rows = interactions.prompts(conn, context.model, upto_seq=watermark, limit=20_000)
+    prompts = select_prompts([(principal, prompt) for _, principal, prompt in rows], context.config.drift)
+    if len(prompts) < context.config.drift.reference_min:
+        return False
+    embeddings = Embedder(context.embedder().path).encode(prompts)
+    reference = build_reference(prompts, embeddings, context.config.drift)
+    save_reference(reference, context.state.drift)
+    with context.store.write() as conn:
+        drift_table.save_state(
+            conn, context.model, watermark, reference.digest, {"champion": champion, "monitor": None}
+        )
+        audit.append(
+            conn, "watch", "drift.reference_frozen", reference.digest, {"prompts": len(prompts), "champion": champion}
+        )
+    return True
+
+
+def look(context: Context) -> DriftLook:
+    """Test the prompts that came since the last look."""
+    if not context.config.drift.enabled:
+        return DriftLook("off")
+    due, watermark, reference_digest = _reference_due(context)
+    if due:
+        return DriftLook("watching" if _freeze(context) else "warming")
+    with context.store.read() as conn:
+        rows = interactions.prompts_since(conn, context.model, watermark, limit=MAX_BATCH)
+    if len(rows) < MIN_BATCH:
+        return DriftLook("waiting", len(rows))
+    from models.embeddings import Embedder
+    from monitoring.drift.monitor import DriftMonitor
+    from monitoring.drift.reference import load_reference
+
+    reference = load_reference(context.state.drift, reference_digest)
+    with context.store.read() as conn:
+        known = drift_table.state(conn, context.model)
+    state = known[2] if known else {}
+    monitor = DriftMonitor(reference, context.config.drift, state.get("monitor"))
+    prompts = [prompt for _, _, prompt in rows]
+    findings = tuple(monitor.observe(prompts, Embedder(context.embedder().path).encode(prompts)))
+    with context.store.write() as conn:
+        for finding in findings:
+            drift_table.add_finding(conn, context.model, finding.test, finding.name, finding.detail)
+            audit.append(conn, "watch", "drift.detected", context.model, {"test": finding.test})
+        drift_table.save_state(
+            conn, context.model, rows[-1][0], reference_digest, {**state, "monitor": monitor.state()}
+        )
+    return DriftLook("watching", len(prompts), findings)

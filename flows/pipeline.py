@@ -1,0 +1,147 @@
+"""One retrain from its request to a promoted or rejected version: a claim, then steps in the ledger.
+
+Nothing here knows Prefect: `flows.prefect_flows` passes a `wrap` that makes each step a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from configs.errors import EvaluationError, RegistryError, StaleTokenError, StoreError, TidemillError, UnavailableError
+from flows.context import Context
+from flows.ledger import Ledger, Output
+from flows.observer import Observer
+from flows.run import Run
+from flows.steps.evaluate import evaluate, pin_champion
+from flows.steps.gate import gate
+from flows.steps.ingest import ingest
+from flows.steps.register import register
+from flows.steps.rollout import await_rollout, begin_rollout
+from flows.steps.snapshot import snapshot
+from flows.steps.track import resume_tracking, track
+from flows.steps.train import train
+from flows.steps.validate import validate_rows
+from store import requests
+
+Work = Callable[[], Output]
+Wrap = Callable[[str, Work], Output]
+
+MAX_ATTEMPTS = 4
+# Worth another attempt: something outside was down. Everything else would fail the same way again.
+RETRIABLE = (RegistryError, UnavailableError, StoreError)
+
+
+def plain(_name: str, work: Work) -> Output:
+    """Run a step as it is."""
+    return work()
+
+
+def _inputs(run: Run, name: str) -> dict[str, Any]:
+    """Everything a step's output depends on (its digest decides whether an earlier output stands)."""
+    out = run.outputs
+    if name == "ingest":
+        return {"request": run.request_id}
+    if name == "validate":
+        return {"rows": out["ingest"]["digest"], "contract": run.section("ingest")}
+    if name == "snapshot":
+        sections = {key: run.section(key) for key in ("curation", "replay", "model")}
+        return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections}
+    if name in ("track", "pin_champion"):
+        return {"request": run.request_id, "snapshot": run.snapshot.digest}
+    if name == "train":
+        return {"snapshot": run.snapshot.digest, "training": run.section("training")}
+    if name == "evaluate":
+        return {
+            "adapter": run.artifact.digest,
+            "snapshot": run.snapshot.digest,
+            "champion": out["pin_champion"]["version"],
+            "evaluation": run.section("evaluation"),
+        }
+    if name == "gate":
+        return {"report": out["evaluate"]["path"], "adapter": run.artifact.digest, "gate": run.section("gate")}
+    return {"adapter": run.artifact.digest, "step": name}
+
+
+def _step(run: Run, wrap: Wrap, name: str, work: Callable[[Run], Output]) -> Output:
+    inputs = _inputs(run, name)
+    output = wrap(name, lambda: run.ledger.step(name, inputs, lambda: work(run)))
+    run.outputs[name] = output
+    return output
+
+
+def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
+    """Do what is not proved done; return (outcome, detail)."""
+    _step(run, wrap, "ingest", ingest)
+    _step(run, wrap, "validate", validate_rows)
+    if not _step(run, wrap, "snapshot", snapshot)["trainable"]:
+        return "no_data", "no row may teach; see the quarantine"
+    _step(run, wrap, "track", track)
+    resume_tracking(run)
+    _step(run, wrap, "train", train)
+    _step(run, wrap, "pin_champion", pin_champion)
+    _step(run, wrap, "evaluate", evaluate)
+    _step(run, wrap, "gate", gate)
+    if not run.decision.accepted:
+        outcome = "inconclusive" if run.decision.verdict == "inconclusive" else "blocked"
+        return outcome, " ".join(run.decision.reasons)
+    _step(run, wrap, "register", register)
+    _step(run, wrap, "begin_rollout", begin_rollout)
+    verdict = _step(run, wrap, "await_rollout", await_rollout)
+    return str(verdict["state"]), str(verdict["reason"])
+
+
+def run_retrain(context: Context, request_id: str, observer: Observer, wrap: Wrap = plain) -> str:
+    """Claim a request and bring it to its end.
+
+    Returns:
+        The outcome (`promoted`, `rolled_back`, `blocked`, `inconclusive`, `no_data`, ...), or `claimed elsewhere` when
+        another run has the request or it is finished.
+
+    Raises:
+        TidemillError: the retrain failed; the request says why. An outage leaves the request to the reconcile schedule
+            until `MAX_ATTEMPTS`.
+    """
+    ledger = Ledger.claim(context.store, request_id, context.config.stack.lease_s)
+    if ledger is None:
+        observer.log(f"Request {request_id} is not mine to do: claimed elsewhere, or finished.")
+        return "claimed elsewhere"
+    run = Run(context, ledger, observer)
+    observer.log(f"{ledger.request.title}: attempt {ledger.request.attempt}, token {ledger.request.token}.")
+    with ledger:
+        try:
+            outcome, detail = _steps(run, wrap)
+        except StaleTokenError:
+            raise
+        except (TidemillError, EvaluationError) as error:
+            _close_tracking(run, "FAILED")
+            if isinstance(error, RETRIABLE) and ledger.request.attempt < MAX_ATTEMPTS:
+                _release(run)
+            else:
+                ledger.finish("error", str(error), failed=True)
+            raise
+        except Exception as error:
+            if ledger.request.attempt < MAX_ATTEMPTS:
+                _release(run)
+            else:
+                ledger.finish("error", f"{type(error).__name__}: {error}", failed=True)
+            raise
+        _close_tracking(run, "FINISHED")
+        ledger.finish(outcome, detail)
+    observer.log(f"{ledger.request.title}: {outcome}. {detail}")
+    return outcome
+
+
+def _release(run: Run) -> None:
+    """Let the lease end now, so that the reconcile schedule need not wait for it."""
+    with run.context.store.write() as conn:
+        requests.renew(conn, run.request_id, run.ledger.request.token, 0.0)
+
+
+def _close_tracking(run: Run, status: str) -> None:
+    if run.tracking is None:
+        return
+    try:
+        run.tracking.finish(status)
+    except RegistryError as error:
+        run.observer.log(f"The tracking run could not be closed: {error}")

@@ -1,0 +1,60 @@
+"""What a step is given: the claimed request, the outputs so far and where to show progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, GateDecision, ModelVersion
+from flows.context import Context
+from flows.ledger import Ledger, Output
+from flows.observer import Observer
+
+if TYPE_CHECKING:
+    from registry_hooks.registry import RunHandle
+
+
+@dataclass
+class Run:
+    """One claimed retrain on its way."""
+
+    context: Context
+    ledger: Ledger
+    observer: Observer
+    outputs: dict[str, Output] = field(default_factory=dict)
+    tracking: RunHandle | None = None
+
+    @property
+    def request_id(self) -> str:
+        return self.ledger.request.id
+
+    @property
+    def work_dir(self) -> Path:
+        return self.context.run_dir(self.request_id)
+
+    @property
+    def caused_by_erasure_or_schedule(self) -> bool:
+        """Such a retrain need not be better, only not worse (SCIENCE: the objective of a retrain)."""
+        return {cause.kind for cause in self.ledger.request.causes} <= {"erasure", "schedule"}
+
+    @property
+    def snapshot(self) -> DatasetSnapshot:
+        return DatasetSnapshot.model_validate(self.outputs["snapshot"]["snapshot"])
+
+    @property
+    def artifact(self) -> AdapterArtifact:
+        return AdapterArtifact.model_validate(self.outputs["train"]["artifact"])
+
+    @property
+    def decision(self) -> GateDecision:
+        return GateDecision.model_validate(self.outputs["gate"]["decision"])
+
+    @property
+    def version(self) -> ModelVersion:
+        return ModelVersion.model_validate(self.outputs["register"]["version"])
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One section of the profile as plain data, for a step's input digest."""
+        section: dict[str, Any] = getattr(self.context.config, name).model_dump(mode="json")
+        return section

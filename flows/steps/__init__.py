@@ -1,0 +1,1 @@
+"""The steps of a retrain: plain functions, one file each."""

@@ -1,0 +1,88 @@
+"""Ask base, champion and candidate the same questions: held-out feedback, incident regressions, anchors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_contracts.records import AdapterRef, Arm, EvalItem
+from flows.files import write_text
+from flows.ledger import Output
+from flows.run import Run
+from flows.suites import anchor_suites, incident_items, open_incidents, target_items
+from store import pointer
+
+
+def pin_champion(run: Run) -> Output:
+    """Note what serves now. A resumed run keeps this: its own canary may have become champion meanwhile."""
+    with run.context.store.read() as conn:
+        arm = pointer.get(conn, run.context.model).champion
+    return arm.model_dump(mode="json")
+
+
+def candidate_ref(run: Run) -> AdapterRef:
+    """The adapter just trained, under a name no registry knows yet."""
+    artifact = run.artifact
+    return AdapterRef(
+        version=f"candidate-{artifact.digest[:12]}",
+        digest=artifact.digest,
+        path=artifact.path,
+        base_digest=artifact.base_digest,
+    )
+
+
+def build_suites(run: Run) -> dict[str, list[EvalItem]]:
+    """Suite name -> items; a suite without items is left out."""
+    from data_contracts.snapshots import read_rows
+
+    context = run.context
+    length = context.config.evaluation.max_new_tokens
+    suites = {
+        "target": target_items(read_rows(Path(run.snapshot.path), split="target"), length),
+        "incidents": incident_items(
+            open_incidents(context.store, context.model), length, context.config.model.system_prompt
+        ),
+        **anchor_suites(context),
+    }
+    return {name: items for name, items in suites.items() if items}
+
+
+def evaluate(run: Run) -> Output:
+    """Write `eval_report.json`; results of unchanged (model, item) pairs come from the cache."""
+    from evaluation.evaluator import run_evaluation
+
+    context = run.context
+    base = context.base()
+    served = Arm.model_validate(run.outputs["pin_champion"])
+    suites = build_suites(run)
+    job = {
+        "base_path": str(base.path),
+        "base_digest": base.digest,
+        "dataset_digest": run.snapshot.digest,
+        "models": {
+            "base": None,
+            "champion": served.adapter.model_dump(mode="json") if served.adapter else None,
+            "candidate": candidate_ref(run).model_dump(mode="json"),
+        },
+        "suites": {key: [item.model_dump(mode="json") for item in items] for key, items in suites.items()},
+        "batch": context.config.evaluation.batch,
+        "cache_dir": str(context.state.cache / "evaluation"),
+        "threads": context.config.model.threads,
+    }
+    sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())
+    run.observer.log(f"Evaluating base, champion ({served.version}) and candidate on {sizes} items.")
+
+    def on_event(event: dict[str, Any]) -> None:
+        run.ledger.check()
+        if event.get("event") == "progress":
+            run.observer.progress("evaluate", event["done"], event["total"], str(event.get("note", "")))
+
+    report = run_evaluation(job, run.work_dir / "evaluation", on_event)
+    path = run.work_dir / "eval_report.json"
+    write_text(path, report.model_dump_json())
+    rows = [
+        {"suite": suite, **{model: round(scores.mean, 3) for model, scores in by_model.items()}}
+        for suite, by_model in report.scores.items()
+    ]
+    run.observer.table("evaluation", rows, "Share of items answered as required")
+    return {"path": str(path), "champion": served.version, "seconds": report.seconds, "means": rows}

@@ -1,0 +1,125 @@
+"""Register the adapter in the registry under all its digests, once, and in our own table of versions."""
+
+from __future__ import annotations
+
+from data_contracts.digests import digest
+from data_contracts.records import AdapterArtifact, Arm, ModelVersion
+from flows.context import Context
+from flows.ledger import Output
+from flows.run import Run
+from models.adapters import check_adapter
+from registry_hooks.registry import RegisterRequest
+from store import audit, outbox, versions
+
+
+def arm_of(version: ModelVersion, artifact: AdapterArtifact) -> Arm:
+    """What the serving pointer holds for a version."""
+    from data_contracts.records import AdapterRef
+
+    ref = AdapterRef(version=version.name, digest=artifact.digest, path=artifact.path, base_digest=artifact.base_digest)
+    return Arm(version=version.name, adapter=ref)
+
+
+def _register(
+    context: Context,
+    artifact: AdapterArtifact,
+    *,
+    gate: str,
+    run_id: str,
+    tags: dict[str, str],
+    metrics: dict[str, float],
+) -> ModelVersion:
+    """Look the adapter up by its digest first: a crash between two writes makes no second version."""
+    found = context.registry.find(context.model, artifact.digest)
+    if found is not None:
+        return found
+    return context.registry.register(
+        RegisterRequest(
+            model=context.model, artifact=artifact, gate=gate, run_id=run_id or None, tags=tags, metrics=metrics
+        )
+    )
+
+
+def register(run: Run) -> Output:
+    """Register the candidate that passed the gate."""
+    context, artifact, decision = run.context, run.artifact, run.decision
+    means = {s.suite: s.candidate_mean for s in decision.suites}
+    version = _register(
+        context,
+        artifact,
+        gate=decision.verdict,
+        run_id=run.outputs["track"].get("run_id", ""),
+        tags={"tidemill.request": run.request_id, "tidemill.policy_digest": decision.policy_digest},
+        metrics={f"eval_{suite}": value for suite, value in means.items()},
+    )
+    _record(context, version, artifact, request_id=run.request_id, approved_by="gate")
+    run.observer.log(f"Registered as {version.name}: {version.url}")
+    run.observer.markdown(
+        "model-version",
+        f"# {version.name}\n\n[Open in MLflow]({version.url})\n\nadapter `{artifact.digest}`",
+        version.name,
+    )
+    return {"version": version.model_dump(mode="json")}
+
+
+def _record(
+    context: Context, version: ModelVersion, artifact: AdapterArtifact, *, request_id: str | None, approved_by: str
+) -> None:
+    with context.store.write() as conn:
+        versions.insert(conn, version, adapter_path=artifact.path, request_id=request_id, approved_by=approved_by)
+        audit.append(
+            conn,
+            approved_by,
+            "version.registered",
+            version.name,
+            {"adapter": artifact.digest, "dataset": artifact.dataset_digest, "request": request_id},
+        )
+        alias = {"model": context.model, "alias": "candidate", "number": version.number}
+        outbox.add(conn, "alias", f"candidate:{version.name}", alias)
+
+
+def register_override(context: Context, artifact: AdapterArtifact, *, by: str, reason: str) -> ModelVersion:
+    """Register an adapter that did not pass the gate, on a person's word, recorded by name.
+
+    Args:
+        context: the installation.
+        artifact: an adapter that passes the loading checks.
+        by: who takes the responsibility.
+        reason: why.
+
+    Raises:
+        AdapterRejectedError: the files are not safe to load; no override reaches past that.
+    """
+    arm = arm_of(
+        ModelVersion(
+            model=context.model,
+            number=1,
+            adapter_digest=artifact.digest,
+            base_digest=artifact.base_digest,
+            dataset_digest=artifact.dataset_digest,
+            config_digest=artifact.config_digest,
+            code_commit=artifact.code_commit,
+            gate="override",
+        ),
+        artifact,
+    )
+    if arm.adapter is not None:
+        check_adapter(arm.adapter)
+    version = _register(
+        context,
+        artifact,
+        gate="override",
+        run_id="",
+        tags={"tidemill.override_by": by, "tidemill.override_reason": reason},
+        metrics={},
+    )
+    with context.store.write() as conn:
+        audit.append(
+            conn,
+            by,
+            "gate.override",
+            version.name,
+            {"adapter": artifact.digest, "reason": reason, "id": digest([by, reason, artifact.digest])[:16]},
+        )
+    _record(context, version, artifact, request_id=None, approved_by=by)
+    return version

@@ -1,0 +1,178 @@
+"""Curate the accepted rows, add the base's own answers as replay, publish an immutable snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.errors import SnapshotError
+from data_contracts.digests import digest
+from data_contracts.records import (
+    ContractReport,
+    DatasetSnapshot,
+    LabelledRow,
+    Message,
+    QuarantinedRow,
+    SnapshotRow,
+    utc_now,
+)
+from flows.context import Context
+from flows.files import read_records
+from flows.ledger import Output
+from flows.run import Run
+from flows.suites import anchor_suites, open_incidents, with_system
+from store import quarantine
+from store import snapshots as snapshot_table
+
+
+def evaluation_prompts(context: Context) -> list[str]:
+    """Prompts no training row may come near: every anchor's last user message and every incident's."""
+    items = [item for suite in anchor_suites(context).values() for item in suite]
+    messages = [item.messages for item in items] + [i.messages for i in open_incidents(context.store, context.model)]
+    return [next((m.content for m in reversed(group) if m.role == "user"), "") for group in messages]
+
+
+def incident_rows(context: Context) -> list[SnapshotRow]:
+    """Training rows of the incidents: their paraphrases with the required answer; never the exact prompt."""
+    rows = []
+    for incident in open_incidents(context.store, context.model):
+        for paraphrase in incident.paraphrases:
+            messages = (Message(role="user", content=paraphrase),)
+            rows.append(
+                SnapshotRow(
+                    digest=digest(["incident", incident.id, paraphrase, incident.required]),
+                    split="train",
+                    source="incident",
+                    messages=messages,
+                    completion=incident.required,
+                    slice=incident.severity,
+                )
+            )
+    return rows
+
+
+def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:
+    """The first `count` prompts of the replay set, taken round-robin over its skills so that few still vary."""
+    by_skill: dict[str, list[tuple[Message, ...]]] = {}
+    with context.resource(context.config.replay.prompts).open(encoding="utf-8") as handle:
+        for line in handle:
+            if line.strip():
+                entry = json.loads(line)
+                messages = tuple(Message.model_validate(m) for m in entry["messages"])
+                by_skill.setdefault(entry["skill"], []).append(messages)
+    picked: list[tuple[Message, ...]] = []
+    depth = 0
+    while len(picked) < count and any(depth < len(group) for group in by_skill.values()):
+        picked += [group[depth] for group in by_skill.values() if depth < len(group)]
+        depth += 1
+    return picked[:count]
+
+
+def replay_rows(run: Run, train_rows: int) -> tuple[list[SnapshotRow], dict[str, str]]:
+    """The base's own greedy answers to replay prompts, `share` of the mix, and their provenance."""
+    from training.replay import answer_prompts
+
+    context, settings = run.context, run.context.config.replay
+    if settings.share <= 0:
+        return [], {}
+    wanted = round(train_rows * settings.share / max(1e-9, 1 - settings.share))
+    prompts = replay_prompts(context, wanted)
+    base = context.base()
+    decoding = f"greedy, at most {settings.max_new_tokens} tokens"
+
+    def show(done: int, total: int) -> None:
+        run.ledger.check()
+        run.observer.progress("replay", done, total, "base answers for replay")
+
+    answers = answer_prompts(
+        base_path=base.path,
+        base_digest=base.digest,
+        prompts=prompts,
+        max_new_tokens=settings.max_new_tokens,
+        batch=settings.batch,
+        cache_dir=context.state.cache / "replay",
+        work_dir=run.work_dir / "replay",
+        threads=context.config.model.threads,
+        progress=show,
+    )
+    rows = [
+        SnapshotRow(
+            digest=digest(["replay", base.digest, [m.model_dump() for m in prompt], answer]),
+            split="train",
+            source="replay",
+            messages=prompt,
+            completion=answer,
+        )
+        for prompt, answer in zip(prompts, answers, strict=True)
+        if answer.strip()
+    ]
+    provenance = {
+        "base": base.digest,
+        "prompts": digest([[m.model_dump() for m in p] for p in prompts]),
+        "decoding": decoding,
+    }
+    return rows, provenance
+
+
+def _store_left_out(run: Run, rows: Sequence[QuarantinedRow]) -> None:
+    with run.context.store.write() as conn:
+        quarantine.put(conn, run.context.model, rows, run.request_id)
+
+
+def snapshot(run: Run) -> Output:
+    """Publish the snapshot; `trainable` is the number of new teaching rows without replay."""
+    from data_contracts.curation import curate
+    from data_contracts.snapshots import publish
+
+    context = run.context
+    report = ContractReport.model_validate_json(Path(run.outputs["validate"]["path"]).read_text(encoding="utf-8"))
+    accepted = set(report.accepted)
+    rows = [r for r in read_records(Path(run.outputs["ingest"]["path"]), LabelledRow) if r.id in accepted]
+    with context.store.read() as conn:
+        statuses = quarantine.statuses(conn, context.model)
+    rows = [row for row in rows if statuses.get(row.id) != "dropped"]
+    released = {row_id for row_id, status in statuses.items() if status == "released"}
+    result = curate(rows, released, context.config.curation, evaluation_prompts(context))
+    _store_left_out(run, result.left_out)
+    teaching = [*result.train, *incident_rows(context)]
+    reasons = dict(report.reasons)
+    for row in result.left_out:
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    if not teaching:
+        return {"trainable": 0, "reasons": reasons, "snapshot": None}
+    replay, provenance = replay_rows(run, len(teaching))
+    prompt = context.config.model.system_prompt
+    rows_out = [
+        row if row.source == "replay" else row.model_copy(update={"messages": with_system(row.messages, prompt)})
+        for row in [*teaching, *result.target, *replay]
+    ]
+    published = publish(
+        context.state.snapshots,
+        rows_out,
+        model=context.model,
+        contract_digest=report.contract_digest,
+        base_digest=context.base().digest,
+        watermark=int(run.outputs["ingest"]["watermark"]),
+        reasons=reasons,
+        replay=provenance,
+        created_at=utc_now(),
+    )
+    _record(run, published, {row.row_id: row.split for row in rows_out if row.row_id})
+    run.observer.log(f"Snapshot {published.digest[:12]}: {published.counts}; left out: {reasons or 'nothing'}.")
+    run.observer.table(
+        "snapshot",
+        [{"rows": n, "kind": kind} for kind, n in published.counts.items()],
+        f"Snapshot {published.digest[:12]}",
+    )
+    return {"trainable": len(teaching), "reasons": reasons, "snapshot": published.model_dump(mode="json")}
+
+
+def _record(run: Run, published: DatasetSnapshot, splits: dict[str, str]) -> None:
+    if not published.row_ids and not splits:
+        # A snapshot of incidents only teaches from reviewed answers; it has no feedback rows to list.
+        run.observer.log("The snapshot holds no feedback rows, only incidents.")
+    if not Path(published.path).is_dir():
+        raise SnapshotError("the published snapshot is not there", where=published.path, fix="run the retrain again")
+    with run.context.store.write() as conn:
+        snapshot_table.insert(conn, published, splits)

@@ -1,0 +1,70 @@
+"""Fine-tune a LoRA adapter in a process of its own; its JSON lines become progress in Prefect and metrics in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from configs.errors import RegistryError
+from data_contracts.digests import digest
+from flows.code import code_commit
+from flows.ledger import Output
+from flows.run import Run
+
+
+def training_job(run: Run) -> dict[str, Any]:
+    """Everything the trainer needs, as plain data."""
+    context = run.context
+    base = context.base()
+    return {
+        "base_path": str(base.path),
+        "base_digest": base.digest,
+        "base_ref": context.config.model.base,
+        "snapshot_path": run.snapshot.path,
+        "out_dir": str(context.state.adapters),
+        "work_dir": str(run.work_dir / "training"),
+        "config": context.config.training.model_dump(mode="json"),
+        "code_commit": code_commit(),
+        "threads": context.config.model.threads,
+    }
+
+
+class TrainingEvents:
+    """Forwards the trainer's events; a tracking server that is down costs metrics, never the training."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tracking_failed = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.run.ledger.check()
+        if event.get("event") != "progress":
+            if "message" in event and event.get("event") != "error":
+                self.run.observer.log(str(event["message"]))
+            return
+        step, steps = int(event["step"]), int(event["steps"])
+        note = f"loss {event['loss']:.3f}, {event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
+        self.run.observer.progress("train", step, steps, note)
+        self._track(event, step)
+
+    def _track(self, event: dict[str, Any], step: int) -> None:
+        if self.run.tracking is None or self.tracking_failed:
+            return
+        try:
+            metrics = {"train_loss": float(event["loss"]), "tokens_per_s": float(event.get("tok_s", 0.0))}
+            self.run.tracking.log_metrics(metrics, step)
+        except RegistryError as error:
+            self.tracking_failed = True
+            self.run.observer.log(f"Live metrics stop here, training goes on: {error}")
+
+
+def train(run: Run) -> Output:
+    """Train, or go on from the last checkpoint of an earlier attempt."""
+    from training.launch import run_training
+
+    job = training_job(run)
+    run.observer.log(f"Training a LoRA adapter on snapshot {run.snapshot.digest[:12]} ({run.snapshot.counts}).")
+    artifact = run_training(job, run.work_dir / "training", TrainingEvents(run))
+    run.observer.log(
+        f"Adapter {artifact.digest[:12]}: {artifact.steps} steps, {artifact.tokens} tokens in {artifact.seconds:.0f} s."
+    )
+    return {"artifact": artifact.model_dump(mode="json"), "job_digest": digest(job)}

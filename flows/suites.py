@@ -1,0 +1,68 @@
+"""The suites of a retrain: target (held-out feedback), incident regressions, anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_contracts.digests import digest
+from data_contracts.records import EvalItem, Incident, Message, SnapshotRow
+from flows.context import Context
+from store import incidents
+from store.engine import Store
+
+
+def with_system(messages: Sequence[Message], system_prompt: str) -> tuple[Message, ...]:
+    """The conversation as the gateway would send it to the model."""
+    if not system_prompt or any(m.role == "system" for m in messages):
+        return tuple(messages)
+    return (Message(role="system", content=system_prompt), *messages)
+
+
+def target_items(rows: Sequence[SnapshotRow], max_new_tokens: int) -> list[EvalItem]:
+    """Held-out rows of a snapshot as items; the id is the prompt's and the reference's digest."""
+    return [
+        EvalItem(
+            id=digest([[m.model_dump() for m in row.messages], row.completion])[:16],
+            suite="target",
+            messages=row.messages,
+            reference=row.completion,
+            scorer="exact",
+            max_new_tokens=max_new_tokens,
+            slice=row.slice,
+        )
+        for row in rows
+    ]
+
+
+def incident_items(found: Sequence[Incident], max_new_tokens: int, system_prompt: str) -> list[EvalItem]:
+    """Each incident's exact prompt and required answer: a regression test for ever."""
+    return [
+        EvalItem(
+            id=incident.id,
+            suite="incidents",
+            messages=with_system(incident.messages, system_prompt),
+            reference=incident.required,
+            scorer="exact",
+            max_new_tokens=max_new_tokens,
+            slice=incident.severity,
+        )
+        for incident in found
+    ]
+
+
+def open_incidents(store: Store, model: str) -> list[Incident]:
+    """All incidents of a model, fixed ones too: the regression suite never shrinks."""
+    with store.read() as conn:
+        return incidents.all(conn, model)
+
+
+def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
+    """The anchor files of the profile, by suite name."""
+    from evaluation.suites import load_suite
+
+    suites: dict[str, list[EvalItem]] = {}
+    for relative in context.config.evaluation.anchors:
+        path: Path = context.resource(relative)
+        suites[path.stem] = load_suite(path)
+    return suites

@@ -1,0 +1,200 @@
+"""When to retrain: facts in the store -> one open request with its causes -> ready -> an event and a run.
+
+Feedback, drift, incidents, the calendar and people all end here. However many triggers come at once there is one open
+request a model; the others attach to it as causes. Cooldown, budget and enough new rows hold a request in `waiting`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from data_contracts.curation import curate
+from data_contracts.records import Cause, LabelledRow, RetrainRequest, utc_now
+from flows.context import Context
+from store import audit, drift, feedback, incidents, outbox, requests, rollouts, snapshots, steps
+
+BAD_OUTCOMES = ("blocked", "inconclusive", "rolled_back")
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the trigger decision is made from."""
+
+    new_rows: int
+    """Teachable rows (curated) that no snapshot holds yet."""
+    incident_rows: int
+    """Paraphrases of open incidents."""
+    now: datetime
+
+
+def teachable_new_rows(context: Context, conn: Connection) -> int:
+    """Rows that would teach and are in no snapshot yet.
+
+    The contract is not run here (that is the flow's work); redaction, corroboration, caps and duplicates are, so that a
+    flood of one person's corrections starts nothing.
+    """
+    latest = snapshots.latest(conn, context.model)
+    raw = feedback.count_corrections_since(conn, context.model, latest.watermark if latest else 0)
+    if raw == 0:
+        return 0
+    rows: list[LabelledRow] = feedback.labelled(conn, context.model)
+    known = set(latest.row_ids) if latest else set()
+    result = curate(rows, set(), context.config.curation, [])
+    return sum(row.row_id not in known for row in result.train)
+
+
+def gather(context: Context, conn: Connection, now: datetime | None = None) -> Facts:
+    """Read the facts."""
+    opened = incidents.all(conn, context.model, status="open")
+    return Facts(
+        new_rows=teachable_new_rows(context, conn),
+        incident_rows=sum(len(i.paraphrases) for i in opened),
+        now=now or utc_now(),
+    )
+
+
+def record(context: Context, cause: Cause, *, ready: bool = False) -> tuple[RetrainRequest, bool]:
+    """Open a request for a cause, or attach the cause to the open one; audited.
+
+    Returns:
+        The request and whether this call created it.
+    """
+    with context.store.write() as conn:
+        request, created = requests.open_or_attach(conn, context.model, cause)
+        audit.append(
+            conn,
+            cause.kind,
+            "retrain.requested" if created else "retrain.cause_attached",
+            request.id,
+            {"cause": cause.kind, "title": cause.title, "number": request.number},
+        )
+    if ready:
+        make_ready(context, request)
+    return request, created
+
+
+def make_ready(context: Context, request: RetrainRequest) -> bool:
+    """waiting -> ready, and the event into the outbox, in one transaction."""
+    with context.store.write() as conn:
+        if not requests.set_ready(conn, request.id):
+            return False
+        payload = {"request_id": request.id, "model": request.model, "title": request.title}
+        outbox.add(conn, "event", f"ready:{request.id}", payload)
+    return True
+
+
+def _causes_seen(conn: Connection, model: str) -> set[str]:
+    """Ids of incidents and drift findings that some request already has as a cause."""
+    seen: set[str] = set()
+    for request in requests.list_requests(conn, model, limit=1000):
+        for cause in request.causes:
+            seen.update(str(cause.detail[key]) for key in ("incident_id", "finding_id") if key in cause.detail)
+    return seen
+
+
+def due_causes(context: Context, conn: Connection, facts: Facts) -> list[Cause]:
+    """Every cause that holds now and that no request has yet."""
+    model = context.model
+    seen = _causes_seen(conn, model)
+    causes = [
+        Cause(kind="incident", at=facts.now, detail={"incident_id": i.id, "title": f"incident: {i.title}"})
+        for i in incidents.all(conn, model, status="open")
+        if i.id not in seen
+    ]
+    causes += [
+        Cause(
+            kind="drift",
+            at=facts.now,
+            detail={"finding_id": f.id, "test": f.test, "title": f"drift: {f.name}"},
+        )
+        for f in drift.findings(conn, model)
+        if f.id not in seen
+    ]
+    current = requests.current(conn, model)
+    already = current is not None and any(c.kind == "feedback" for c in current.causes)
+    if facts.new_rows >= context.config.triggers.min_new_rows and not already:
+        title = f"feedback: {facts.new_rows} new rows"
+        causes.append(Cause(kind="feedback", at=facts.now, detail={"rows": facts.new_rows, "title": title}))
+    return causes
+
+
+def cooldown_s(context: Context, history: list[RetrainRequest]) -> float:
+    """Seconds to wait after the last retrain; doubles (by `backoff_base`) for each bad end in a row.
+
+    Args:
+        context: the installation.
+        history: finished requests, newest first.
+    """
+    bad = 0
+    for request in history:
+        if request.outcome not in BAD_OUTCOMES:
+            break
+        bad += 1
+    settings = context.config.triggers
+    return float(settings.cooldown_s * settings.backoff_base**bad)
+
+
+def _training_seconds(conn: Connection, history: list[RetrainRequest], since: datetime) -> float:
+    total = 0.0
+    for request in history:
+        if request.updated_at < since:
+            continue
+        for step in steps.list_steps(conn, request.id):
+            if step.name == "train" and step.output:
+                total += float(step.output["artifact"]["seconds"])
+    return total
+
+
+def why_not_ready(context: Context, conn: Connection, request: RetrainRequest, facts: Facts) -> str:
+    """What still holds a waiting request back, as a sentence; empty if nothing does."""
+    kinds = {cause.kind for cause in request.causes}
+    settings = context.config.triggers
+    if rollouts.current(conn, context.model) is not None:
+        return "a rollout is open"
+    if "erasure" in kinds:
+        return ""  # an erasure waits for no cooldown, budget or data
+    history = [r for r in requests.list_requests(conn, context.model, limit=200) if r.status in ("done", "failed")]
+    if history and "manual" not in kinds:
+        left = cooldown_s(context, history) - (facts.now - history[0].updated_at).total_seconds()
+        if left > 0:
+            return f"cooldown: {left:.0f} s to go"
+    recent = [r for r in history if r.updated_at >= facts.now - DAY]
+    if len(recent) >= settings.max_retrains_per_day:
+        return f"budget: {len(recent)} retrains in 24 h, {settings.max_retrains_per_day} allowed"
+    used = _training_seconds(conn, recent, facts.now - DAY)
+    if used >= settings.max_training_s_per_day:
+        return f"budget: {used:.0f} s of training in 24 h, {settings.max_training_s_per_day:.0f} allowed"
+    if kinds & {"manual", "schedule"}:
+        return ""
+    needed = settings.min_new_rows if kinds == {"feedback"} else settings.min_rows_any_cause
+    have = facts.new_rows + (facts.incident_rows if "incident" in kinds else 0)
+    if have < needed:
+        return f"data: {have} new rows, {needed} needed"
+    return ""
+
+
+def update(context: Context, now: datetime | None = None) -> tuple[RetrainRequest | None, str]:
+    """Record every due cause and move the open request on.
+
+    Returns:
+        The open request (or None) and what it waits for (empty if it is ready or claimed).
+    """
+    with context.store.read() as conn:
+        facts = gather(context, conn, now)
+        causes = due_causes(context, conn, facts)
+    for cause in causes:
+        record(context, cause)
+    with context.store.read() as conn:
+        request = requests.current(conn, context.model)
+        if request is None or request.status != "waiting":
+            return request, ""
+        reason = why_not_ready(context, conn, request, facts)
+    if not reason:
+        make_ready(context, request)
+        with context.store.read() as conn:
+            request = requests.get(conn, request.id)
+    return request, reason
