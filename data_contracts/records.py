@@ -254,8 +254,8 @@ class ItemScore(Record):
     score: float
     """0 or 1 for binary scorers."""
     answer: str
-    nll: float
-    """Mean negative log-likelihood of the reference answer, nats per token."""
+    nll: float | None = None
+    """Mean negative log-likelihood of the reference answer, nats per token; None where the reference is a pattern."""
 
 
 class SuiteScores(Record):

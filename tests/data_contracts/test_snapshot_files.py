@@ -103,7 +103,7 @@ def test_published_twice_is_one(tmp_path: Path) -> None:
 def test_the_digest_is_the_same_in_another_process_with_another_hash_seed(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from test_snapshots import put; print(put(Path(sys.argv[1])).digest)"
+        "from test_snapshot_files import put; print(put(Path(sys.argv[1])).digest)"
     )
     digests = {
         subprocess.run(
