@@ -163,7 +163,7 @@ def _engine(url: str, create: bool) -> Engine:
             return create_engine(
                 address, pool_pre_ping=True, pool_size=5, max_overflow=20, connect_args={"connect_timeout": 10}
             )
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise StoreError(
             "The store's address cannot be used.",
             where="store.url",

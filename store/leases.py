@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, update
 
 from data_contracts.records import utc_now
-from store.rows import checked, insert_into
+from store.rows import checked, insert_into, wrote
 from store.tables import leases as table
 
 
@@ -33,10 +33,8 @@ def acquire(conn: Connection, name: str, owner: str, ttl_s: float, now: datetime
     if taken is not None:
         return int(taken)
     values = checked(table, {"name": name, "owner": owner, "token": 1, "until": until})
-    created = conn.execute(
-        insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["name"])
-    ).rowcount
-    return 1 if created == 1 else None
+    free = insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["name"])
+    return 1 if wrote(conn, free) else None
 
 
 def release(conn: Connection, name: str, owner: str) -> None:

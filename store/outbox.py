@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, update
 
 from data_contracts.ids import new_id
 from data_contracts.records import utc_now
-from store.rows import checked, insert_into
+from store.rows import checked, insert_into, wrote
 from store.tables import outbox as table
 
 
@@ -39,7 +39,7 @@ def add(conn: Connection, kind: str, key: str, payload: dict[str, Any]) -> bool:
         "error": "",
     }
     statement = insert_into(conn, table).values(checked(table, values))
-    return conn.execute(statement.on_conflict_do_nothing(index_elements=["key"])).rowcount == 1
+    return wrote(conn, statement.on_conflict_do_nothing(index_elements=["key"]))
 
 
 def pending(conn: Connection, kind: str | None = None, limit: int = 100) -> list[OutboxRow]:

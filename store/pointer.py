@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, update
 
 from configs.errors import ConflictError
 from data_contracts.records import Arm, RoutePointer, utc_now
-from store.rows import checked, insert_into
+from store.rows import checked, insert_into, wrote
 from store.tables import pointers as table
 from store.tables import route_revisions as history
 
@@ -43,14 +43,10 @@ def compare_and_set(conn: Connection, pointer: RoutePointer, *, expected_revisio
             "updated_at": now,
         },
     )
-    changed = conn.execute(
-        update(table).where(table.c.model == pointer.model, table.c.revision == expected_revision).values(values)
-    ).rowcount
-    if changed == 0 and expected_revision == 0:
-        changed = conn.execute(
-            insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["model"])
-        ).rowcount
-    if changed != 1:
+    changed = update(table).where(table.c.model == pointer.model, table.c.revision == expected_revision)
+    first = insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["model"])
+    done = conn.execute(changed.values(values)).rowcount == 1 or (expected_revision == 0 and wrote(conn, first))
+    if not done:
         raise ConflictError(
             "The serving pointer was changed by somebody else.",
             where=pointer.model,

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from configs.errors import ConflictError, NotFoundError
 from data_contracts.records import OPEN_ROLLOUT_STATES, Rollout, utc_now
-from store.rows import checked, insert_into
+from store.rows import checked, insert_into, wrote
 from store.tables import rollout_evidence as evidence
 from store.tables import rollout_state as states
 from store.tables import rollouts as table
@@ -127,7 +127,7 @@ def first_bad(conn: Connection, rollout_id: str, metric: str, principal: str, ar
             "q": q,
         },
     )
-    return conn.execute(insert_into(conn, evidence).values(values).on_conflict_do_nothing()).rowcount == 1
+    return wrote(conn, insert_into(conn, evidence).values(values).on_conflict_do_nothing())
 
 
 def state(conn: Connection, rollout_id: str) -> tuple[int, dict[str, Any], list[Any]]:
@@ -144,12 +144,10 @@ def save_state(conn: Connection, rollout_id: str, watermark: int, state: dict[st
     """
     statement = insert_into(conn, states)
     fresh = {"watermark": watermark, "state": state, "history": history, "updated_at": utc_now()}
-    written = conn.execute(
-        statement.values(checked(states, {"rollout_id": rollout_id, **fresh})).on_conflict_do_update(
-            index_elements=["rollout_id"], set_=fresh, where=states.c.watermark <= watermark
-        )
-    ).rowcount
-    if written != 1:
+    statement = statement.values(checked(states, {"rollout_id": rollout_id, **fresh})).on_conflict_do_update(
+        index_elements=["rollout_id"], set_=fresh, where=states.c.watermark <= watermark
+    )
+    if not wrote(conn, statement):
         raise ConflictError(
             "The rollout's evidence was folded further by another controller.", where=rollout_id, found=watermark
         )

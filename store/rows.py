@@ -33,7 +33,10 @@ def checked(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
         where = f"{table.name}.{name}"
         if "\0" in value:
             raise InputError(
-                "A text holds the NUL character.", where=where, expected="text without U+0000", found=repr(value[:40])
+                "A text holds the NUL character.",
+                where=where,
+                expected="text without U+0000",
+                found=f"U+0000 at {value.index(chr(0))}",
             )
         if kind.length is not None and len(value) > kind.length:
             raise InputError(
@@ -49,7 +52,7 @@ def checked(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
                 "A text is not valid Unicode.",
                 where=where,
                 expected="no lone surrogates",
-                found=ascii(value[:40]),
+                found="a lone surrogate",
             ) from None
     return dict(values)
 
@@ -59,6 +62,12 @@ def insert_into(conn: Connection, table: Table) -> postgresql.Insert | sqlite.In
     if conn.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def wrote(conn: Connection, statement: postgresql.Insert | sqlite.Insert) -> bool:
+    """Run a one-row INSERT with ON CONFLICT; True if it wrote. (psycopg gives no row count for an INSERT.)"""
+    first = next(iter(statement.table.c))
+    return conn.execute(statement.returning(first)).first() is not None
 
 
 def locked(conn: Connection, statement: Select[Any]) -> Select[Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from configs.errors import StoreError, TidemillError, UnavailableError
 from data_contracts.records import Feedback, Interaction
@@ -104,19 +104,27 @@ class GroupCommitWriter:
         return batch, True
 
     def _write(self, batch: list[_Item]) -> None:
-        try:
-            results = self._commit(batch)
-        except Exception as error:
-            # Tolerated: any failure of a batch, so that it can be narrowed down to the rows that caused it.
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+        for last_try in (False, True):
+            try:
+                results = self._commit(batch)
+            except (OperationalError, InterfaceError) as error:
+                # Tolerated once: the database went away or was busy. No row is at fault, so they fail together.
+                if last_try:
+                    for item in batch:
+                        _fail(item, error)
+                    return
                 time.sleep(_RECONNECT_PAUSE_S)
-            if len(batch) > 1 or (isinstance(error, DBAPIError) and error.connection_invalidated):
-                self._write_one_by_one(batch)
+            except Exception as error:
+                # Tolerated: some row cannot be stored; the others shall not suffer from it.
+                if len(batch) == 1:
+                    _fail(batch[0], error)
+                else:
+                    self._write_one_by_one(batch)
+                return
             else:
-                _fail(batch[0], error)
-            return
-        for item, result in zip(batch, results, strict=True):
-            _resolve(item, result)
+                for item, result in zip(batch, results, strict=True):
+                    _resolve(item, result)
+                return
 
     def _write_one_by_one(self, batch: Sequence[_Item]) -> None:
         for item in batch:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from store.engine import Store
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +24,101 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models.tiny import build_tiny_base
 
     return build_tiny_base(tmp_path_factory.mktemp("tiny-base"))
+
+
+_databases = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A private PostgreSQL cluster on a random loopback port: its URL, without a database. Skips without it."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    initdb = str(found[-1]) if found else shutil.which("initdb")
+    if initdb is None:
+        pytest.skip("PostgreSQL's server programs (initdb, postgres) are not installed")
+    # PostgreSQL refuses to run as root, and pytest's own folders are closed to other users.
+    account = "postgres" if os.getuid() == 0 else None
+    root = Path(tempfile.mkdtemp(prefix="tidemill-pg-"))
+    if account:
+        shutil.chown(root, account, account)
+    as_account = {"user": account, "group": account, "extra_groups": [], "cwd": root} if account else {"cwd": root}
+    data = root / "data"
+    subprocess.run(
+        [initdb, "-D", data, "-U", "tidemill", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        **as_account,
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (root / "log").open("wb") as log:
+        settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={root}", "-c", "fsync=off"]
+        server = subprocess.Popen(
+            [Path(initdb).with_name("postgres"), "-D", data, "-p", str(port), "-c", "max_connections=200", *settings],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **as_account,
+        )
+    try:
+        _wait_for_postgres(port, server, root / "log")
+        yield f"postgresql://tidemill@127.0.0.1:{port}"
+    finally:
+        server.send_signal(signal.SIGINT)  # "fast" shutdown: ends sessions, then stops
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _wait_for_postgres(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(host="127.0.0.1", port=port, user="tidemill", dbname="postgres", connect_timeout=2).close()
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a fresh, empty PostgreSQL database."""
+    import psycopg
+
+    name = f"t{os.getpid()}_{next(_databases)}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name}")
+    return f"{postgres_server}/{name}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: each test runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """An open, empty store, on SQLite and on PostgreSQL."""
+    opened = Store.open(store_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """An open, empty store on SQLite only, for tests that are not about the store."""
+    opened = Store.open(f"sqlite:///{tmp_path / 'store.db'}")
+    yield opened
+    opened.close()
