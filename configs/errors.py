@@ -171,3 +171,10 @@ class UnavailableError(TidemillError):
 
     exit_code = 17
     code = "unavailable"
+
+
+class DemoError(TidemillError):
+    """A part of the demo's story did not happen."""
+
+    exit_code = 18
+    code = "demo_failed"

@@ -1,0 +1,1 @@
+"""The demo: a fictional company, its customers, and the loop closing by itself (`make demo`)."""

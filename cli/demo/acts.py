@@ -1,0 +1,272 @@
+"""The three acts. Each only lets customers talk and watches; retrains, canaries and verdicts happen by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import store.audit
+import store.drift
+import store.pointer
+import store.versions
+from cli.demo.bad_adapter import make_bad_adapter
+from cli.demo.customers import Crowd, Manner, Visit, learning, mixed, traffic
+from cli.demo.desk import Desk
+from cli.demo.result import DemoResult
+from cli.demo.script import Script
+from cli.demo.story import COMPANY, Story, Thing
+from cli.demo.talk import Customers, Tally
+from configs.errors import DemoError
+from data_contracts.records import Arm, RetrainRequest, Rollout
+from flows.steps.register import arm_of, register_override
+from monitoring.rollout_actions import start_rollout
+
+OVERRIDE_BY = "demo-release-manager"
+
+
+@dataclass
+class Play:
+    """What the acts share."""
+
+    desk: Desk
+    script: Script
+    story: Story
+    crowd: Crowd
+    customers: Customers
+    result: DemoResult
+
+    def champion(self) -> Arm:
+        """What serves now."""
+        with self.desk.context.store.read() as conn:
+            return store.pointer.get(conn, self.desk.model).champion
+
+    def count(self, tally: Tally) -> None:
+        """Add a crowd's requests to the totals."""
+        self.result.requests += tally.requests
+        self.result.failed_requests += len(tally.failures)
+        for sentence in tally.failures[:3]:
+            self.desk.narrator.problem(sentence)
+
+    @contextmanager
+    def talking(self, visits: Iterable[Visit], label: str) -> Iterator[Tally]:
+        """Customers talk for the time of the block, and are counted."""
+        tally: Tally | None = None
+        try:
+            with self.desk.customers_talking(self.customers, visits, label) as tally:
+                yield tally
+        finally:
+            if tally is not None:
+                self.count(tally)
+
+    def everyday(
+        self, acts: tuple[int, ...], new_share: float, seed: int, new: Manner = Manner.THUMB
+    ) -> Iterator[Visit]:
+        """Endless everyday traffic."""
+        return traffic(
+            self.story,
+            self.crowd,
+            acts=acts,
+            new_share=new_share,
+            chat_share=self.script.chat_share,
+            seed=seed,
+            new_manner=new,
+        )
+
+    def examine(self, things: tuple[Thing, ...], version: str) -> float:
+        """Share of held-out questions a version answers the company's way."""
+        total = sum(len(thing.held_out) for thing in things)
+        with self.desk.narrator.bar(f"asking {version} the {total} held-out questions", total=total) as bar:
+            done = iter(range(1, total + 1))
+            answers = self.customers.examine(things, version, lambda: bar.update(next(done, total)))
+        self.result.requests += total
+        return sum(answers.values()) / total
+
+    def canary(self, request: RetrainRequest, rollout: Rollout, visits: Iterator[Visit]) -> dict[str, Any]:
+        """Customers talk while the canary of a retrain runs; it must be promoted."""
+        desk = self.desk
+        with self.talking(visits, "customers talk to champion and canary") as tally:
+            ended = desk.follow_rollout(rollout, self.script.canary_limit_s)
+        closed = desk.wait(
+            f"{request.title} is closed",
+            lambda: r if (r := desk.request(request.number)) is not None and r.status in ("done", "failed") else None,
+            120.0,
+        )
+        if ended.state != "promoted" or closed.outcome != "promoted":
+            raise DemoError(
+                "the canary was not promoted", where=ended.candidate.version, expected="promoted", found=ended.reason
+            )
+        return {"canary_requests": tally.requests, "by_version": tally.by_version, "reason": ended.reason}
+
+
+def act_one(play: Play) -> None:
+    """The base does badly, customers say so, a retrain starts, passes and is promoted."""
+    desk, story, script = play.desk, play.story, play.script
+    say = desk.narrator.say
+    things = story.of_act(1)
+    desk.narrator.chapter(f"Act 1: {COMPANY}'s assistant does not know {COMPANY}")
+    visits = learning(
+        things, play.crowd, story.chat, extras=script.extras, chat_share=script.chat_share, seed=script.seed
+    )
+    say(f"{len(visits)} customers come with {len(things)} kinds of questions. For instance:")
+    sample = things[0]
+    said = play.customers.ask("narrator", sample.traffic[0]).text
+    desk.narrator.line(f"         customer: {sample.traffic[0]}")
+    desk.narrator.line(f"         base model: {said}")
+    desk.narrator.line(f"         the company's answer: {sample.answer}")
+    tally = _lesson(play, visits, "customers ask, judge and correct")
+    held = tally.held_out
+    if not held:
+        raise DemoError(
+            "no held-out question was answered", where="act 1", expected=sum(len(t.held_out) for t in things)
+        )
+    play.result.exact_match_before = sum(held.values()) / len(held)
+    corrections = ", ".join(f"{manner} {n}" for manner, n in sorted(tally.corrections.items()))
+    say(f"{tally.right} of {tally.asked} answers were the company's. Corrections sent: {corrections}.")
+    for incident in story.incidents:
+        answer = play.customers.open_incident(incident, "support-lead")
+        say(f"An incident is opened: {incident.title}. The model had said: {answer!r}.")
+    request, rollout = desk.follow_retrain(1, script.retrain_limit_s)
+    seen = play.canary(request, rollout, play.everyday((1,), 0.0, script.seed + 1))
+    after = play.examine(things, rollout.candidate.version)
+    play.result.exact_match_after = after
+    before = play.result.exact_match_before
+    say(f"Held-out questions answered the company's way: {before:.0%} before, {after:.0%} after.")
+    play.result.acts["1"] = {
+        "exact_match_after": after,
+        "version": rollout.candidate.version,
+        **_gate(play, request),
+        **seen,
+    }
+
+
+def _lesson(play: Play, visits: list[Visit], label: str) -> Tally:
+    tally = Tally()
+    with play.desk.narrator.bar(label, total=len(visits)) as bar:
+        play.customers.talk(
+            visits, tally, on_visit=lambda t: bar.update(t.requests, f"{t.right} of {t.asked} answers were right")
+        )
+    play.count(tally)
+    return tally
+
+
+def _gate(play: Play, request: RetrainRequest) -> dict[str, Any]:
+    step = play.desk.steps(request).get("gate")
+    output = (step.output or {}) if step else {}
+    decision = output.get("decision", {})
+    play.result.gate = decision.get("verdict")
+    return {
+        "gate": decision.get("verdict"),
+        "causes": [cause.kind for cause in request.causes],
+        "report": output.get("report"),
+        "suites": {
+            f"{s['suite']}/{s['against']}": [round(s["reference_mean"], 3), round(s["candidate_mean"], 3)]
+            for s in decision.get("suites", [])
+        },
+    }
+
+
+def act_two(play: Play) -> None:
+    """Something new is asked; drift is found and named; the retrain starts by itself; act 1 still holds."""
+    desk, story, script = play.desk, play.story, play.script
+    say = desk.narrator.say
+    old, new = story.of_act(1), story.of_act(2)
+    champion = play.champion().version
+    desk.narrator.chapter("Act 2: customers start asking about something new")
+    with desk.narrator.bar("freezing the drift reference of the new champion") as bar:
+        desk.wait(
+            f"the drift reference of {champion}",
+            lambda: True if desk.reference_champion() == champion else None,
+            180.0,
+            bar,
+        )
+    say(f"{COMPANY} starts cooking classes. {script.new_share:.0%} of the questions are now about them.")
+    lesson = learning(new, play.crowd, story.chat, extras=script.new_extras, chat_share=0.01, seed=script.seed + 2)
+    visits = mixed(
+        lesson,
+        play.everyday((1,), 0.0, script.seed + 3),
+        play.everyday((1, 2), script.new_share, script.seed + 4, Manner.CORRECTS),
+        share=script.new_share,
+        seed=script.seed,
+    )
+    before = {finding.id for finding in desk.findings()}
+    with play.talking(visits, "customers ask about old and new things") as tally:
+        found = desk.wait(
+            "drift is detected",
+            lambda: next((f for f in desk.findings() if f.id not in before), None),
+            script.drift_limit_s,
+        )
+        play.result.drift_detected = True
+        say(f"Drift is detected after {tally.requests} requests by the {found.test} test. It is about: {found.name}.")
+        for text in found.detail.get("examples", [])[:5]:
+            desk.narrator.line(f"         {text}")
+        desk.wait("enough new corrections", lambda: _moving(desk, 2), script.drift_limit_s)
+    request, rollout = desk.follow_retrain(2, script.retrain_limit_s)
+    seen = play.canary(request, rollout, play.everyday((1, 2), 0.45, script.seed + 5))
+    kept = play.examine(old, rollout.candidate.version)
+    gained = play.examine(new, rollout.candidate.version)
+    total = sum(len(t.held_out) for t in old + new)
+    play.result.exact_match_after = (
+        kept * sum(len(t.held_out) for t in old) + gained * sum(len(t.held_out) for t in new)
+    ) / total
+    earlier = play.result.acts.get("1", {}).get("exact_match_after", 0.0)
+    say(f"New questions: {gained:.0%}. Act 1's questions: {kept:.0%} ({earlier:.0%} before this retrain).")
+    play.result.acts["2"] = {
+        "drift": {"test": found.test, "name": found.name, "examples": found.detail.get("examples", [])[:5]},
+        "exact_match_new": gained,
+        "exact_match_act1": kept,
+        "version": rollout.candidate.version,
+        **_gate(play, request),
+        **seen,
+    }
+    if kept < earlier - 0.10:
+        raise DemoError("act 1's answers did not hold", where="act 2", expected=f">= {earlier - 0.10:.2f}", found=kept)
+
+
+def _moving(desk: Desk, number: int) -> RetrainRequest | None:
+    request = desk.request(number)
+    return request if request is not None and request.status != "waiting" else None
+
+
+def act_three(play: Play) -> None:
+    """A bad adapter, registered past the gate, is caught by the canary and taken back."""
+    desk, script = play.desk, play.script
+    say = desk.narrator.say
+    desk.narrator.chapter("Act 3: somebody overrides the gate")
+    champion = play.champion()
+    if champion.adapter is None:
+        raise DemoError("there is no champion to copy the bad adapter's shapes from", where="act 3")
+    context = desk.context
+    with context.store.read() as conn:
+        version = store.versions.get(conn, champion.version)
+    if version is None:
+        raise DemoError("the champion is not registered", where=champion.version)
+    artifact = make_bad_adapter(champion.adapter, version, context.state.adapters)
+    reason = "the demo shows what the canary is for"
+    bad = register_override(context, artifact, by=OVERRIDE_BY, reason=reason)
+    say(
+        f"{bad.name} is an adapter full of noise. {OVERRIDE_BY} registers it past the gate; the audit log has the name."
+    )
+    desk.narrator.link("MLflow version", bad.url or desk.info.mlflow_url)
+    rollout = start_rollout(
+        context.store, desk.model, arm_of(bad, artifact), cause="override of the gate", approved_by=OVERRIDE_BY
+    )
+    acts = tuple(act for act in script.acts if act != 3)
+    with play.talking(play.everyday(acts, 0.2, script.seed + 6), "customers meet the bad canary") as tally:
+        ended = desk.follow_rollout(rollout, script.canary_limit_s)
+    now = play.champion()
+    play.result.acts["3"] = {
+        "version": bad.name,
+        "state": ended.state,
+        "reason": ended.reason,
+        "requests": tally.requests,
+        "by_version": tally.by_version,
+        "seconds": (ended.ended_at - ended.started_at).total_seconds() if ended.ended_at and ended.started_at else None,
+    }
+    if ended.state != "rolled_back" or now.version != champion.version:
+        raise DemoError(
+            "the bad adapter was not rolled back", where=bad.name, expected="rolled_back", found=ended.state
+        )
+    met = tally.by_version.get(bad.name, [0, 0])[0]
+    say(f"Taken back by itself after {met} answers of the bad version. {champion.version} serves everybody again.")
