@@ -1,0 +1,188 @@
+"""When to retrain: one open request, cooldown, budget, enough rows; a lost event is delivered by reconcile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from data_contracts.ids import new_id
+from data_contracts.records import Cause, Incident, Message, utc_now
+from flows import delivery, triggers
+from flows.context import Context, open_context
+from flows.observer import PrintObserver
+from flows.watch import watch
+from store import audit, drift, incidents, outbox, requests
+from tests.flows.flow_samples import add_corrections, tiny_config
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    opened = open_context(tiny_config(tmp_path / "state"))
+    yield opened
+    opened.store.close()
+
+
+def a_cause(kind: str = "feedback", **detail: object) -> Cause:
+    return Cause.model_validate({"kind": kind, "at": utc_now(), "detail": detail})
+
+
+def an_incident(context: Context, paraphrases: int = 6) -> Incident:
+    incident = Incident(
+        id=new_id(),
+        model=context.model,
+        title="promised a refund in cash",
+        messages=(Message(role="user", content="Can I have the money in my hand?"),),
+        answer="Yes.",
+        required="Refunds go to the card you paid with.",
+        paraphrases=tuple(f"Is cash possible, case {n}?" for n in range(paraphrases)),
+        opened_at=utc_now(),
+        opened_by="mira",
+    )
+    with context.store.write() as conn:
+        incidents.insert(conn, incident)
+    return incident
+
+
+def finish_one(context: Context, outcome: str = "promoted") -> None:
+    with context.store.write() as conn:
+        request = requests.current(conn, context.model)
+        assert request is not None
+        claimed = requests.claim(conn, request.id, "test", 60)
+        assert claimed is not None
+        requests.finish(conn, claimed.id, claimed.token, "done", outcome)
+
+
+def test_nothing_happens_without_a_cause(context: Context) -> None:
+    assert triggers.update(context) == (None, "")
+
+
+def test_enough_new_rows_start_a_retrain(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    request, reason = triggers.update(context)
+    assert request is not None
+    assert (request.status, reason) == ("ready", "")
+    assert [c.kind for c in request.causes] == ["feedback"]
+
+
+def test_one_person_alone_starts_nothing(context: Context) -> None:
+    from tests.flows import flow_samples
+
+    rows = add_corrections(context.store, context.model, per_topic=1)
+    assert len(rows) == len(flow_samples.TOPICS)
+    assert triggers.update(context) == (None, "")
+
+
+def test_a_hundred_triggers_at_once_make_one_request_and_one_event(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda n: triggers.record(context, a_cause(title=f"t{n}")), range(100)))
+    assert sum(created for _, created in made) == 1
+    triggers.update(context)
+    triggers.update(context)
+    scheduler = delivery.MemoryScheduler()
+    delivery.deliver_events(context, scheduler)
+    delivery.deliver_events(context, scheduler)
+    assert len(scheduler.events) == 1
+    with context.store.read() as conn:
+        assert len(requests.list_requests(conn, context.model)) == 1
+        assert audit.verify(conn) >= 100
+
+
+def test_drift_waits_for_new_rows_then_starts(context: Context) -> None:
+    with context.store.write() as conn:
+        drift.add_finding(conn, context.model, "novelty", "bulk orders", {"examples": []})
+    request, reason = triggers.update(context)
+    assert request is not None
+    assert request.status == "waiting"
+    assert reason.startswith("data: 0 new rows")
+    add_corrections(context.store, context.model, per_topic=4)
+    request, reason = triggers.update(context)
+    assert request is not None
+    assert (request.status, reason) == ("ready", "")
+    assert request.title.endswith("drift")
+
+
+def test_a_drift_finding_causes_one_retrain_only(context: Context) -> None:
+    with context.store.write() as conn:
+        drift.add_finding(conn, context.model, "novelty", "bulk orders", {"examples": []})
+    add_corrections(context.store, context.model, per_topic=4)
+    triggers.update(context)
+    finish_one(context)
+    assert triggers.update(context) == (None, "")
+
+
+def test_an_incident_with_paraphrases_starts_a_retrain_by_itself(context: Context) -> None:
+    an_incident(context)
+    request, reason = triggers.update(context)
+    assert request is not None
+    assert (request.status, reason, request.causes[0].kind) == ("ready", "", "incident")
+    finish_one(context)
+    assert triggers.update(context) == (None, ""), "the same incident starts nothing again"
+
+
+def test_cooldown_holds_and_doubles_after_a_block(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path / "state", triggers={"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 100.0}
+    )
+    context = open_context(config)
+    add_corrections(context.store, context.model)
+    triggers.update(context)
+    finish_one(context, "blocked")
+    an_incident(context)
+    now = utc_now()
+    assert "cooldown: 1" in triggers.update(context, now + timedelta(seconds=50))[1]
+    assert "cooldown" in triggers.update(context, now + timedelta(seconds=150))[1]
+    request, reason = triggers.update(context, now + timedelta(seconds=201))
+    assert request is not None
+    assert (request.status, reason) == ("ready", "")
+    context.store.close()
+
+
+def test_the_daily_budget_holds(tmp_path: Path) -> None:
+    limits = {"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 0, "max_retrains_per_day": 1}
+    context = open_context(tiny_config(tmp_path / "state", triggers=limits))
+    add_corrections(context.store, context.model)
+    triggers.update(context)
+    finish_one(context)
+    an_incident(context)
+    assert triggers.update(context)[1].startswith("budget: 1 retrains in 24 h")
+    context.store.close()
+
+
+def test_an_event_lost_while_the_server_was_down_is_delivered_by_reconcile(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    triggers.update(context)
+    scheduler = delivery.MemoryScheduler(up=False)
+    assert delivery.deliver_events(context, scheduler) == 0
+    later = utc_now() + delivery.GRACE + timedelta(seconds=1)
+    assert delivery.reconcile(context, scheduler, later) == []
+    scheduler.up = True
+    assert delivery.reconcile(context, scheduler, utc_now()) == [], "the event is given time first"
+    assert len(delivery.reconcile(context, scheduler, later)) == 1
+    assert len(delivery.reconcile(context, scheduler, later)) == 1
+    assert len(scheduler.runs) == 1, "the same request and attempt is the same run"
+
+
+def test_a_dead_run_is_started_again_under_another_key(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    request, _ = triggers.update(context)
+    assert request is not None
+    scheduler = delivery.MemoryScheduler()
+    with context.store.write() as conn:
+        assert requests.claim(conn, request.id, "worker-1", 0.0) is not None
+    delivery.reconcile(context, scheduler, utc_now() + timedelta(seconds=1))
+    assert list(scheduler.runs) == [f"{request.id}:1"]
+
+
+def test_the_watch_does_it_all_and_runs_once_at_a_time(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    scheduler, observer = delivery.MemoryScheduler(), PrintObserver(quiet=True)
+    result = watch(context, scheduler, observer)
+    assert result is not None
+    assert (result.events, len(scheduler.events), result.drift.state) == (1, 1, "off")
+    with context.store.read() as conn:
+        assert outbox.pending(conn, kind="event") == []
