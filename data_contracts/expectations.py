@@ -15,6 +15,7 @@ from typing import Any
 
 from configs.errors import ContractError
 from data_contracts.contract import COLUMNS, Contract, Rule, load_contract
+from data_contracts.overlap import answer_key
 from data_contracts.records import ContractReport, LabelledRow, QuarantinedRow
 
 _LOCK = threading.Lock()
@@ -37,11 +38,6 @@ def _encodes(row: LabelledRow) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def normalised(text: str) -> str:
-    """Case, spaces and final punctuation aside."""
-    return " ".join(text.casefold().split()).rstrip(" .!?,;:")
 
 
 def frame(rows: Sequence[LabelledRow]) -> Any:
@@ -68,7 +64,7 @@ def frame(rows: Sequence[LabelledRow]) -> Any:
     data["created_at"] = pd.Series([row.created_at for row in rows], dtype="datetime64[us, UTC]")
     data["turns"] = pd.Series([len(row.messages) for row in rows], dtype="int64")
     data["completion_words"] = pd.Series([len(row.completion.split()) for row in rows], dtype="int64")
-    same = [normalised(row.completion) == normalised(row.answer) for row in rows]
+    same = [answer_key(row.completion) == answer_key(row.answer) for row in rows]
     data["repeats_answer"] = pd.Series(same, dtype=bool)
     return pd.DataFrame({**{name: data[name] for name in COLUMNS}, _INDEX: range(len(rows))})
 
