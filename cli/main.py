@@ -129,7 +129,7 @@ def demo(
 
     config, _ = _load("demo-short" if short else "demo", state)
     result = run_demo(config, StateDir.of(config), short=short, out=out)
-    raise SystemExit(0 if result.ok else 1)
+    raise SystemExit(result.exit_code)
 
 
 @app.command()

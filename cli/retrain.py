@@ -37,9 +37,10 @@ def plan_retrain(context: Context) -> dict[str, Any]:
 
     The contract and the curation run for real on the rows of the store; tokens are estimated at four characters each.
     """
-    from data_contracts.curation import curate
+    from data_contracts.curation import curate, incident_rows
     from data_contracts.expectations import validate
-    from flows.steps.snapshot import evaluation_prompts, incident_rows
+    from flows.steps.snapshot import evaluation_prompts
+    from flows.suites import open_incidents
     from store import feedback, quarantine
     from training.plan import estimate
 
@@ -50,8 +51,10 @@ def plan_retrain(context: Context) -> dict[str, Any]:
     accepted = set(report.accepted)
     kept = [r for r in rows if r.id in accepted and statuses.get(r.id) != "dropped"]
     released = {row_id for row_id, status in statuses.items() if status == "released"}
-    curated = curate(kept, released, context.config.curation, evaluation_prompts(context))
-    teaching = [*curated.train, *incident_rows(context)]
+    protected = evaluation_prompts(context)
+    curated = curate(kept, released, context.config.curation, protected)
+    found = open_incidents(context.store, context.model)
+    teaching = [*curated.train, *incident_rows(found, protected, context.config.curation)]
     rejects = dict(report.reasons)
     for row in curated.left_out:
         rejects[row.reason] = rejects.get(row.reason, 0) + 1

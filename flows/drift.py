@@ -51,18 +51,18 @@ def _freeze(context: Context) -> bool:
         watermark = interactions.latest_seq(conn)
         champion = pointer.get(conn, context.model).champion.version
         rows = interactions.prompts(conn, context.model, upto_seq=watermark, limit=20_000)
-    prompts = select_prompts([(principal, prompt) for _, principal, prompt in rows], context.config.drift)
-    if len(prompts) < context.config.drift.reference_min:
+    asked = select_prompts([(principal, prompt) for _, principal, prompt in rows], context.config.drift)
+    if len(asked) < context.config.drift.reference_min:
         return False
-    embeddings = Embedder(context.embedder().path).encode(prompts)
-    reference = build_reference(prompts, embeddings, context.config.drift)
+    embeddings = Embedder(context.embedder().path).encode([prompt for _, prompt in asked])
+    reference = build_reference(asked, embeddings, context.config.drift)
     save_reference(reference, context.state.drift)
     with context.store.write() as conn:
         drift_table.save_state(
             conn, context.model, watermark, reference.digest, {"champion": champion, "monitor": None}
         )
         audit.append(
-            conn, "watch", "drift.reference_frozen", reference.digest, {"prompts": len(prompts), "champion": champion}
+            conn, "watch", "drift.reference_frozen", reference.digest, {"prompts": len(asked), "champion": champion}
         )
     return True
 
@@ -88,7 +88,8 @@ def look(context: Context) -> DriftLook:
     state = known[2] if known else {}
     monitor = DriftMonitor(reference, context.config.drift, state.get("monitor"))
     prompts = [prompt for _, _, prompt in rows]
-    findings = tuple(monitor.observe(prompts, Embedder(context.embedder().path).encode(prompts)))
+    embeddings = Embedder(context.embedder().path).encode(prompts)
+    findings = tuple(monitor.observe(prompts, embeddings, [principal for _, principal, _ in rows]))
     with context.store.write() as conn:
         for finding in findings:
             drift_table.add_finding(conn, context.model, finding.test, finding.name, finding.detail)

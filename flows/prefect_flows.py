@@ -97,8 +97,10 @@ def retrain(request_id: str | None = None, cause: str = "schedule") -> str:
     """
     context = context_from_environment()
     if request_id is None:
-        kind = "manual" if cause == "manual" else "schedule"
-        request, _ = triggers.record(context, Cause(kind=kind, at=utc_now(), detail={"title": kind}))
+        request, _ = triggers.record(
+            context,
+            Cause(kind="manual" if cause == "manual" else "schedule", at=utc_now(), detail={"title": cause}),
+        )
         _, reason = triggers.update(context)
         with context.store.read() as conn:
             current = requests.get(conn, request.id)

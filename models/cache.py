@@ -154,3 +154,15 @@ def resolve(ref: str, cache_dir: Path, progress: Progress | None = None) -> Reso
                 fix="free space or set model.cache_dir (or TIDEMILL_CACHE) to a folder that can be written",
             ) from error
     return ResolvedModel(target, str(manifest["digest"]), str(parsed))
+
+
+def is_cached(ref: str, cache_dir: Path) -> bool:
+    """True if `resolve` would need no network: the model is in the cache, or a folder of the user's own.
+
+    Raises:
+        ConfigError: a reference that is not pinned or not understood.
+    """
+    parsed = parse(ref)
+    if isinstance(parsed, PathRef):
+        return parsed.path.is_dir()
+    return _read_manifest(cache_dir / _slug(parsed)) is not None

@@ -49,33 +49,30 @@ def build_suites(run: Run) -> dict[str, list[EvalItem]]:
 
 def evaluate(run: Run) -> Output:
     """Write `eval_report.json`; results of unchanged (model, item) pairs come from the cache."""
-    from evaluation.evaluator import run_evaluation
+    from evaluation.launch import evaluation_job, run_evaluation
 
     context = run.context
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
     suites = build_suites(run)
-    job = {
-        "base_path": str(base.path),
-        "base_digest": base.digest,
-        "dataset_digest": run.snapshot.digest,
-        "models": {
-            "base": None,
-            "champion": served.adapter.model_dump(mode="json") if served.adapter else None,
-            "candidate": candidate_ref(run).model_dump(mode="json"),
-        },
-        "suites": {key: [item.model_dump(mode="json") for item in items] for key, items in suites.items()},
-        "batch": context.config.evaluation.batch,
-        "cache_dir": str(context.state.cache / "evaluation"),
-        "threads": context.config.model.threads,
-    }
+    job = evaluation_job(
+        base_path=base.path,
+        base_digest=base.digest,
+        models={"base": None, "champion": served.adapter, "candidate": candidate_ref(run)},
+        suites=suites,
+        cache_dir=context.state.cache / "evaluation",
+        batch=context.config.evaluation.batch,
+        dataset_digest=run.snapshot.digest,
+        threads=context.config.model.threads,
+    )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())
     run.observer.log(f"Evaluating base, champion ({served.version}) and candidate on {sizes} items.")
 
     def on_event(event: dict[str, Any]) -> None:
         run.ledger.check()
         if event.get("event") == "progress":
-            run.observer.progress("evaluate", event["done"], event["total"], str(event.get("note", "")))
+            note = f"{event['model']} on {event['suite']}, {event['eta_s']:.0f} s to go"
+            run.observer.progress("evaluate", event["done"], event["total"], note)
 
     report = run_evaluation(job, run.work_dir / "evaluation", on_event)
     path = run.work_dir / "eval_report.json"

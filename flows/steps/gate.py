@@ -29,8 +29,11 @@ def gate(run: Run) -> Output:
     from evaluation.report import render_html
 
     report = EvalReport.model_validate_json(Path(run.outputs["evaluate"]["path"]).read_text(encoding="utf-8"))
-    objective = "non_inferiority" if run.caused_by_erasure_or_schedule else "superiority"
-    decision = decide(report, run.context.config.gate, objective)
+    decision = decide(
+        report,
+        run.context.config.gate,
+        "non_inferiority" if run.caused_by_erasure_or_schedule else "superiority",
+    )
     html = render_html(report, decision, artifact=run.artifact, snapshot=run.snapshot, title=run.ledger.request.title)
     report_path = run.context.state.reports / f"{run.request_id}.html"
     write_text(report_path, html)

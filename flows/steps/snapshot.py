@@ -33,25 +33,6 @@ def evaluation_prompts(context: Context) -> list[str]:
     return [next((m.content for m in reversed(group) if m.role == "user"), "") for group in messages]
 
 
-def incident_rows(context: Context) -> list[SnapshotRow]:
-    """Training rows of the incidents: their paraphrases with the required answer; never the exact prompt."""
-    rows = []
-    for incident in open_incidents(context.store, context.model):
-        for paraphrase in incident.paraphrases:
-            messages = (Message(role="user", content=paraphrase),)
-            rows.append(
-                SnapshotRow(
-                    digest=digest(["incident", incident.id, paraphrase, incident.required]),
-                    split="train",
-                    source="incident",
-                    messages=messages,
-                    completion=incident.required,
-                    slice=incident.severity,
-                )
-            )
-    return rows
-
-
 def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:
     """The first `count` prompts of the replay set, taken round-robin over its skills so that few still vary."""
     by_skill: dict[str, list[tuple[Message, ...]]] = {}
@@ -122,7 +103,7 @@ def _store_left_out(run: Run, rows: Sequence[QuarantinedRow]) -> None:
 
 def snapshot(run: Run) -> Output:
     """Publish the snapshot; `trainable` is the number of new teaching rows without replay."""
-    from data_contracts.curation import curate
+    from data_contracts.curation import curate, incident_rows
     from data_contracts.snapshots import publish
 
     context = run.context
@@ -133,9 +114,12 @@ def snapshot(run: Run) -> Output:
         statuses = quarantine.statuses(conn, context.model)
     rows = [row for row in rows if statuses.get(row.id) != "dropped"]
     released = {row_id for row_id, status in statuses.items() if status == "released"}
-    result = curate(rows, released, context.config.curation, evaluation_prompts(context))
+    protected = evaluation_prompts(context)
+    result = curate(rows, released, context.config.curation, protected)
     _store_left_out(run, result.left_out)
-    teaching = [*result.train, *incident_rows(context)]
+    measured = [row.messages[-1].content for row in result.target]
+    found = open_incidents(context.store, context.model)
+    teaching = [*result.train, *incident_rows(found, [*protected, *measured], context.config.curation)]
     reasons = dict(report.reasons)
     for row in result.left_out:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
