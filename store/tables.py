@@ -97,7 +97,7 @@ feedback = Table(
     Column("seq", BigInteger, nullable=False, unique=True),
     # No foreign key: feedback for a valid id whose interaction is not committed yet waits here and joins later.
     Column("interaction_id", String(80), nullable=False, index=True),
-    Column("model", String(63), nullable=False, index=True),
+    Column("model", String(63), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("created_at", Time, nullable=False),
     Column("principal", String(128), nullable=False, index=True),
@@ -109,6 +109,7 @@ feedback = Table(
     Column("rejected", Text),
     Column("label", String(128)),
     Column("salt", String(64), nullable=False),
+    Index("ix_feedback_model_seq", "model", "seq"),
 )
 
 incidents = Table(

@@ -65,7 +65,7 @@ def postgres_server() -> Iterator[str]:
         _wait_for_postgres(port, server, root / "log")
         yield f"postgresql://tidemill@127.0.0.1:{port}"
     finally:
-        server.send_signal(signal.SIGINT)  # "fast" shutdown: ends sessions, then stops
+        server.send_signal(signal.SIGQUIT)  # "immediate": nothing is written out, the data is thrown away
         try:
             server.wait(20)
         except subprocess.TimeoutExpired:
@@ -90,14 +90,15 @@ def _wait_for_postgres(port: int, server: subprocess.Popen[bytes], log: Path) ->
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> str:
-    """The URL of a fresh, empty PostgreSQL database."""
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a fresh, empty PostgreSQL database, dropped after the test."""
     import psycopg
 
     name = f"t{os.getpid()}_{next(_databases)}"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}")
-    return f"{postgres_server}/{name}"
+        yield f"{postgres_server}/{name}"
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,14 @@ def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(8192))
     with pytest.raises(StoreError, match="not a database"):
         Store.open(f"sqlite:///{path}")
+
+
+def test_the_distribution_ships_the_migrations() -> None:
+    import store.migrations
+
+    folder = Path(store.migrations.__file__).parent
+    settings = tomllib.loads((folder.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    scripts = sorted(path.name for path in folder.rglob("*.py"))
+    assert scripts == ["0001_first.py", "__init__.py", "__init__.py", "env.py"]
+    assert {"store.migrations", "store.migrations.versions"} <= set(settings["packages"])
+    assert settings["package-data"]["store.migrations"] == ["script.py.mako"]

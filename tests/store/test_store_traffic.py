@@ -1,4 +1,5 @@
 import random
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -73,6 +74,10 @@ def test_prompts_are_the_newest_last_user_messages_in_order(store: Store) -> Non
     with store.write() as conn:
         interactions.insert(conn, [interaction(f"i{n}", principal=f"p{n}") for n in range(5)])
         assert interactions.prompts(conn, MODEL, upto_seq=4, limit=2) == [
+            (3, "p2", "What is i2?"),
+            (4, "p3", "What is i3?"),
+        ]
+        assert interactions.prompts_since(conn, MODEL, 2, limit=2) == [
             (3, "p2", "What is i2?"),
             (4, "p3", "What is i3?"),
         ]
@@ -194,3 +199,18 @@ def test_folding_a_rollout_sees_each_pair_once_whatever_the_order(sqlite_store: 
             seen += [said.id for _, said, _ in page]
             watermark = page[-1][0]
     assert sorted(seen) == sorted(f"{rollout}-f{n}" for n, (kind, _) in enumerate(events) if kind == "f")
+
+
+def test_pages_of_a_long_rollout_come_quickly(store: Store) -> None:
+    """A join over the wrong index took minutes here."""
+    with store.write() as conn:
+        for start in range(0, 12_000, 2000):
+            ids = [f"i{n}" for n in range(start, start + 2000)]
+            interactions.insert(conn, [interaction(i, rollout_id="r") for i in ids])
+            feedback.insert(conn, [(MODEL, correction(f"f-{i}", i)) for i in ids[::2]])
+    began = time.perf_counter()
+    with store.read() as conn:
+        assert len(feedback.for_rollout(conn, "r", 17_900, limit=200)) == 100
+        assert len(feedback.for_rollout(conn, "r", 0, limit=200)) == 200
+        assert feedback.count_corrections_since(conn, MODEL, 17_900) == 100
+    assert time.perf_counter() - began < 5.0

@@ -63,7 +63,7 @@ def _traffic() -> None:
         sa.UniqueConstraint("seq", name=op.f("uq_feedback_seq")),
     )
     op.create_index(op.f("ix_feedback_interaction_id"), "feedback", ["interaction_id"], unique=False)
-    op.create_index(op.f("ix_feedback_model"), "feedback", ["model"], unique=False)
+    op.create_index("ix_feedback_model_seq", "feedback", ["model", "seq"], unique=False)
     op.create_index(op.f("ix_feedback_principal"), "feedback", ["principal"], unique=False)
     op.create_table(
         "incidents",
