@@ -65,6 +65,9 @@ def _traffic() -> None:
     op.create_index(op.f("ix_feedback_interaction_id"), "feedback", ["interaction_id"], unique=False)
     op.create_index("ix_feedback_model_seq", "feedback", ["model", "seq"], unique=False)
     op.create_index(op.f("ix_feedback_principal"), "feedback", ["principal"], unique=False)
+
+
+def _teaching() -> None:
     op.create_table(
         "incidents",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -82,9 +85,6 @@ def _traffic() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_incidents")),
     )
     op.create_index(op.f("ix_incidents_model"), "incidents", ["model"], unique=False)
-
-
-def _teaching() -> None:
     op.create_table(
         "quarantine",
         sa.Column("row_id", sa.String(length=64), nullable=False),
