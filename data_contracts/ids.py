@@ -31,6 +31,12 @@ def new_request_id(key: bytes, model: str) -> str:
     return f"{REQUEST_PREFIX}{ident}-{_mac(key, model, ident)}"
 
 
+def derived_request_id(key: bytes, model: str, facts: bytes) -> str:
+    """A request id made from `facts` (an imported line), the same each time; only this installation can make it."""
+    ident = hmac.new(key, b"import\0" + facts, hashlib.sha256).hexdigest()[:32]
+    return f"{REQUEST_PREFIX}{ident}-{_mac(key, model, ident)}"
+
+
 def request_id_is_ours(key: bytes, model: str, request_id: str) -> bool:
     """True if `request_id` was made by `new_request_id` with this key for this model."""
     if not request_id.startswith(REQUEST_PREFIX):

@@ -1,1 +1,1 @@
-"""Where labelled rows come from, one seam."""
+"""Where labelled rows come from: one seam, our store, and JSON Lines in and out."""
