@@ -14,6 +14,7 @@ from typing import Any
 from cli.ports import free_port, require_free
 from cli.processes import Child, is_alive, spawn, stop_processes, tail, wait_until_ready
 from configs.errors import StackError
+from configs.loader import cache_dir
 from configs.paths import StateDir
 from configs.schema import Config
 from flows.context import CONFIG_VARIABLE, open_context, write_resolved
@@ -190,6 +191,19 @@ def _deploy(environment: dict[str, str]) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+def fetch_models(config: Config, say: Say) -> None:
+    """Bring the models into the cache now, with words, rather than in the gateway's first minute without.
+
+    Raises:
+        ModelUnavailableError: neither cached nor reachable.
+    """
+    from models.cache import resolve
+
+    references = [config.model.base] + ([config.model.embedder] if config.drift.enabled else [])
+    for reference in references:
+        resolve(reference, cache_dir(config), say)
+
+
 def start(config: Config, state: StateDir, *, say: Say = lambda _: None, config_dir: Path | None = None) -> StackInfo:
     """Start everything and return when it answers.
 
@@ -204,6 +218,7 @@ def start(config: Config, state: StateDir, *, say: Say = lambda _: None, config_
         if what in _wanted(config):
             require_free("127.0.0.1", port, what)
     require_free(config.serving.host, config.serving.port, "gateway")
+    fetch_models(config, say)
     for name in ("prefect", "mlflow/artifacts"):
         (state.root / name).mkdir(parents=True, exist_ok=True)
     context = open_context(config, config_dir)  # migrates; refuses a database from a newer Tidemill
