@@ -1,0 +1,60 @@
+"""Evaluation in a process of its own: the memory of three models goes when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import EvaluationError
+from data_contracts.records import AdapterRef, EvalItem, EvalReport
+from evaluation.runner import Role
+
+
+def evaluation_job(
+    *,
+    base_path: Path,
+    base_digest: str,
+    models: Mapping[Role, AdapterRef | None],
+    suites: Mapping[str, Sequence[EvalItem]],
+    cache_dir: Path,
+    batch: int = 16,
+    max_rank: int = 64,
+    dataset_digest: str = "",
+    threads: int = 0,
+) -> dict[str, Any]:
+    """The job of `evaluation.evaluator`, JSON-ready; arguments as of `evaluation.runner.run`."""
+    return {
+        "base_path": str(base_path),
+        "base_digest": base_digest,
+        "models": {role: None if ref is None else ref.model_dump(mode="json") for role, ref in models.items()},
+        "suites": {name: [item.model_dump(mode="json") for item in items] for name, items in suites.items()},
+        "cache_dir": str(cache_dir),
+        "batch": batch,
+        "max_rank": max_rank,
+        "dataset_digest": dataset_digest,
+        "threads": threads,
+    }
+
+
+def run_evaluation(job: Mapping[str, Any], work_dir: Path, on_event: Callable[[dict[str, Any]], None]) -> EvalReport:
+    """Run a job to its end in a child process and read its report.
+
+    Args:
+        job: from `evaluation_job`.
+        work_dir: holds the job, the log and `eval_report.json`.
+        on_event: called with every progress event and the final one.
+
+    Raises:
+        EvaluationError: a missing or untrustworthy score, or a child that ended without a report.
+        AdapterRejectedError: an adapter that must not be loaded.
+    """
+    from models.jobs import run_job
+
+    final = run_job(
+        "evaluation.evaluator", {**job, "report_path": str(work_dir / "eval_report.json")}, work_dir, on_event
+    )
+    path = Path(str(final.get("report_path")))
+    if not path.is_file():
+        raise EvaluationError("the evaluation left no report", where=path, fix="run it again: answers are cached")
+    return EvalReport.model_validate_json(path.read_bytes())
