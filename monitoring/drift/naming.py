@@ -106,22 +106,29 @@ def _counts(texts: Iterable[str]) -> Counter[str]:
 def distinguishing_terms(texts: Sequence[str], background: Sequence[str], limit: int = 3) -> tuple[str, ...]:
     """Words and word pairs that say what the texts are about and the background is not, best first.
 
-    A term's score is its share of the texts times the log ratio to its (smoothed) share of the background; a pair
-    stands for its words when it is nearly as frequent.
+    A term's score is its share of the texts times the log ratio to its (smoothed) share of the background.
     """
     inside, outside = _counts(texts), _counts(background)
+
+    def ratio(term: str) -> float:
+        share = (inside[term] + 1e-9) / len(texts)
+        return math.log(share / ((outside[term] + 0.5) / (len(background) + 1)))
+
     scores: dict[str, float] = {}
     for term, count in inside.items():
-        if count < max(2, 0.1 * len(texts)):
+        parts = term.split()
+        if count < max(2, 0.1 * len(texts)) or ratio(term) <= 0:
             continue
-        share = count / len(texts)
-        ratio = math.log((share + 1e-9) / ((outside[term] + 0.5) / (len(background) + 1)))
-        if ratio > 0:
-            scores[term] = share * ratio * (1.25 if " " in term else 1.0)
+        # A pair is as good as its words: "gift card" is, "card question" is not.
+        gain = (ratio(term) + sum(ratio(w) for w in parts) / len(parts)) / 2
+        scores[term] = count / len(texts) * gain * (1.25 if len(parts) > 1 else 1.0)
     chosen: list[str] = []
-    for term in sorted(scores, key=lambda t: (-scores[t], t)):
-        parts = {_stem(w) for w in term.split()}
-        if all(parts.isdisjoint({_stem(w) for w in other.split()}) for other in chosen):
+    for best in sorted(scores, key=lambda t: (-scores[t], t)):
+        # A word that nearly always comes with the same neighbour is named with it.
+        whole = [t for t in inside if best in t.split() and " " in t and inside[t] >= 0.7 * inside[best]]
+        term = max(whole, key=lambda t: (inside[t], t)) if " " not in best and whole else best
+        stems = {_stem(w) for w in term.split()}
+        if all(stems.isdisjoint({_stem(w) for w in other.split()}) for other in chosen):
             chosen.append(term)
         if len(chosen) == limit:
             break
