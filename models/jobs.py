@@ -59,7 +59,13 @@ def error_from_dict(data: Mapping[str, Any], default: type[TidemillError]) -> Ti
 
 
 def _child_environment(job: Mapping[str, Any], env: Mapping[str, str] | None) -> dict[str, str]:
-    merged = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    merged = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
     threads = int(job.get("threads") or 0)
     if threads > 0:
         merged["OMP_NUM_THREADS"] = str(threads)
