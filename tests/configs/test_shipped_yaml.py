@@ -1,0 +1,62 @@
+"""Every YAML file that ships is read by its own class, and the list is not empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cli.demo
+import configs
+from configs.loader import load_config, resource_path, shipped_profiles
+
+ROOT = Path(configs.__file__).parent
+PROFILES = shipped_profiles()
+CONTRACTS = sorted((ROOT / "contracts").glob("*.yaml"))
+STORY = sorted((Path(cli.demo.__file__).parent / "story").glob("*.yaml"))
+
+
+def test_the_lists_are_not_empty() -> None:
+    assert set(PROFILES) >= {"default", "demo", "demo-short", "smoke", "gpu"}
+    assert CONTRACTS
+    assert {p.name for p in STORY} == {"things.yaml", "chat.yaml", "incidents.yaml"}
+
+
+def test_no_yaml_is_left_out() -> None:
+    known = {*PROFILES.values(), *CONTRACTS}
+    assert set(ROOT.rglob("*.y*ml")) == known
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_a_profile_loads_as_a_config_under_its_own_name(name: str) -> None:
+    config = load_config(name)
+    assert config.profile == name
+    for relative in (config.ingest.contract, config.replay.prompts, *config.evaluation.anchors):
+        assert resource_path(relative).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_a_profile_has_no_key_twice(name: str) -> None:
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[object, object]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{name}: {keys}"
+        return {loader.construct_object(k): loader.construct_object(v, deep=True) for k, v in node.value}
+
+    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    assert yaml.load(PROFILES[name].read_text(encoding="utf-8"), Strict)  # noqa: S506 - a subclass of SafeLoader
+
+
+@pytest.mark.parametrize("path", CONTRACTS, ids=lambda p: p.stem)
+def test_a_contract_loads(path: Path) -> None:
+    from data_contracts.contract import load_contract
+
+    assert load_contract(path).rules
+
+
+@pytest.mark.parametrize("path", STORY, ids=lambda p: p.stem)
+def test_the_storys_files_are_lists(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), list)
