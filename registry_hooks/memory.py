@@ -1,0 +1,102 @@
+"""A registry in memory: the double the contract tests hold beside MLflow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from configs.errors import NotFoundError
+from data_contracts.ids import new_id
+from data_contracts.records import ModelVersion
+from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, lineage_tags
+
+
+@dataclass
+class MemoryRun:
+    """A tracking run that remembers what it was told."""
+
+    run_id: str
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    artifacts: list[str] = field(default_factory=list)
+    status: str = "RUNNING"
+
+    @property
+    def run_url(self) -> str:
+        return f"memory://runs/{self.run_id}"
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.metrics.append((step, dict(metrics)))
+
+    def log_artifact(self, path: Path) -> None:
+        path.stat()
+        self.artifacts.append(path.name)
+
+    def finish(self, status: RunStatus = "FINISHED") -> None:
+        self.status = status
+
+
+class MemoryRegistry:
+    """Versions, aliases and runs in dictionaries; threads may share it."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, MemoryRun] = {}
+        self._versions: dict[str, list[ModelVersion]] = {}
+        self._aliases: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def register(self, version_request: RegisterRequest) -> ModelVersion:
+        with self._lock:
+            found = self.find(version_request.model, version_request.artifact.digest)
+            if found is not None:
+                return found
+            artifact = version_request.artifact
+            known = self._versions.setdefault(version_request.model, [])
+            number = len(known) + 1
+            version = ModelVersion(
+                model=version_request.model,
+                number=number,
+                adapter_digest=artifact.digest,
+                base_digest=artifact.base_digest,
+                dataset_digest=artifact.dataset_digest,
+                config_digest=artifact.config_digest,
+                code_commit=artifact.code_commit,
+                gate=version_request.gate,
+                run_id=version_request.run_id or "",
+                uri=Path(artifact.path).as_uri(),
+                url=f"memory://models/{version_request.model}/{number}",
+                tags=lineage_tags(version_request),
+            )
+            known.append(version)
+            return version
+
+    def find(self, model: str, adapter_digest: str) -> ModelVersion | None:
+        return next((v for v in self._versions.get(model, []) if v.adapter_digest == adapter_digest), None)
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        return list(reversed(self._versions.get(model, [])))
+
+    def set_alias(self, model: str, alias: str, number: int | None) -> None:
+        if number is None:
+            self._aliases.pop((model, alias), None)
+            return
+        if number not in {v.number for v in self._versions.get(model, [])}:
+            raise NotFoundError("no such version in the registry", where=f"{model}@v{number}")
+        self._aliases[model, alias] = number
+
+    def get_alias(self, model: str, alias: str) -> int | None:
+        return self._aliases.get((model, alias))
+
+    def start_run(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> RunHandle:
+        run = MemoryRun(new_id(), name, dict(params), dict(tags))
+        self.runs[run.run_id] = run
+        return run
+
+    def open_run(self, run_id: str) -> RunHandle:
+        if run_id not in self.runs:
+            raise NotFoundError("no such tracking run", where=run_id)
+        return self.runs[run_id]
