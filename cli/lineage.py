@@ -7,7 +7,7 @@ from typing import Any
 from configs.errors import NotFoundError
 from data_contracts.ids import REQUEST_PREFIX
 from flows.context import Context
-from registry_hooks import lineage
+from registry_hooks.lineage import lineage_of_request, lineage_of_row, lineage_of_version
 from store import feedback, versions
 
 
@@ -19,14 +19,14 @@ def find_lineage(context: Context, name: str) -> dict[str, Any]:
     """
     with context.store.read() as conn:
         if versions.get(conn, name) is not None:
-            return {"kind": "version", **lineage.lineage_of_version(conn, name)}
+            return {"kind": "version", **lineage_of_version(conn, name)}
         by_digest = versions.by_digest(conn, name)
         if by_digest is not None:
-            return {"kind": "version", **lineage.lineage_of_version(conn, by_digest.name)}
+            return {"kind": "version", **lineage_of_version(conn, by_digest.name)}
         if name.startswith(REQUEST_PREFIX):
-            return {"kind": "request", **lineage.lineage_of_request(conn, name)}
+            return {"kind": "request", **lineage_of_request(conn, name)}
         if feedback.get(conn, name) is not None:
-            return {"kind": "row", **lineage.lineage_of_row(conn, name)}
+            return {"kind": "row", **lineage_of_row(conn, name)}
     raise NotFoundError(
         "nothing of that name",
         where=name,

@@ -6,7 +6,7 @@ Nothing here knows Prefect: `flows.prefect_flows` passes a `wrap` that makes eac
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from configs.errors import EvaluationError, RegistryError, StaleTokenError, StoreError, TidemillError, UnavailableError
 from flows.context import Context
@@ -138,7 +138,7 @@ def _release(run: Run) -> None:
         requests.renew(conn, run.request_id, run.ledger.request.token, 0.0)
 
 
-def _close_tracking(run: Run, status: str) -> None:
+def _close_tracking(run: Run, status: Literal["FINISHED", "FAILED"]) -> None:
     if run.tracking is None:
         return
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from data_contracts.digests import digest
-from data_contracts.records import AdapterArtifact, Arm, ModelVersion
+from data_contracts.records import AdapterArtifact, AdapterRef, Arm, ModelVersion
 from flows.context import Context
 from flows.ledger import Output
 from flows.run import Run
@@ -14,43 +16,25 @@ from store import audit, outbox, versions
 
 def arm_of(version: ModelVersion, artifact: AdapterArtifact) -> Arm:
     """What the serving pointer holds for a version."""
-    from data_contracts.records import AdapterRef
-
     ref = AdapterRef(version=version.name, digest=artifact.digest, path=artifact.path, base_digest=artifact.base_digest)
     return Arm(version=version.name, adapter=ref)
-
-
-def _register(
-    context: Context,
-    artifact: AdapterArtifact,
-    *,
-    gate: str,
-    run_id: str,
-    tags: dict[str, str],
-    metrics: dict[str, float],
-) -> ModelVersion:
-    """Look the adapter up by its digest first: a crash between two writes makes no second version."""
-    found = context.registry.find(context.model, artifact.digest)
-    if found is not None:
-        return found
-    return context.registry.register(
-        RegisterRequest(
-            model=context.model, artifact=artifact, gate=gate, run_id=run_id or None, tags=tags, metrics=metrics
-        )
-    )
 
 
 def register(run: Run) -> Output:
     """Register the candidate that passed the gate."""
     context, artifact, decision = run.context, run.artifact, run.decision
     means = {s.suite: s.candidate_mean for s in decision.suites}
-    version = _register(
-        context,
-        artifact,
-        gate=decision.verdict,
-        run_id=run.outputs["track"].get("run_id", ""),
-        tags={"tidemill.request": run.request_id, "tidemill.policy_digest": decision.policy_digest},
-        metrics={f"eval_{suite}": value for suite, value in means.items()},
+    # Idempotent by the adapter's digest: a crash between two writes makes no second version.
+    version = context.registry.register(
+        RegisterRequest(
+            model=context.model,
+            artifact=artifact,
+            gate=decision.verdict,
+            run_id=run.outputs["track"].get("run_id") or None,
+            tags={"tidemill.request": run.request_id, "tidemill.policy_digest": decision.policy_digest},
+            metrics={f"eval_{suite}": value for suite, value in means.items()},
+            report=Path(run.outputs["gate"]["report"]),
+        )
     )
     _record(context, version, artifact, request_id=run.request_id, approved_by="gate")
     run.observer.log(f"Registered as {version.name}: {version.url}")
@@ -90,28 +74,15 @@ def register_override(context: Context, artifact: AdapterArtifact, *, by: str, r
     Raises:
         AdapterRejectedError: the files are not safe to load; no override reaches past that.
     """
-    arm = arm_of(
-        ModelVersion(
+    ref = AdapterRef(version="override", digest=artifact.digest, path=artifact.path, base_digest=artifact.base_digest)
+    check_adapter(ref)
+    version = context.registry.register(
+        RegisterRequest(
             model=context.model,
-            number=1,
-            adapter_digest=artifact.digest,
-            base_digest=artifact.base_digest,
-            dataset_digest=artifact.dataset_digest,
-            config_digest=artifact.config_digest,
-            code_commit=artifact.code_commit,
+            artifact=artifact,
             gate="override",
-        ),
-        artifact,
-    )
-    if arm.adapter is not None:
-        check_adapter(arm.adapter)
-    version = _register(
-        context,
-        artifact,
-        gate="override",
-        run_id="",
-        tags={"tidemill.override_by": by, "tidemill.override_reason": reason},
-        metrics={},
+            tags={"tidemill.override_by": by, "tidemill.override_reason": reason},
+        )
     )
     with context.store.write() as conn:
         audit.append(

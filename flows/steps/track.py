@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.errors import RegistryError
+from configs.errors import NotFoundError, RegistryError
 from flows.code import code_commit
 from flows.ledger import Output
 from flows.run import Run
@@ -33,6 +33,6 @@ def resume_tracking(run: Run) -> None:
     run_id = run.outputs["track"].get("run_id")
     if run.tracking is None and run_id:
         try:
-            run.tracking = run.context.registry.resume_run(run_id)
-        except RegistryError as error:
+            run.tracking = run.context.registry.open_run(run_id)
+        except (RegistryError, NotFoundError) as error:
             run.observer.log(f"The tracking run cannot be resumed: {error}")
