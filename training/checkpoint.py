@@ -1,0 +1,81 @@
+"""A training run's state in one safetensors file, replaced atomically: a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "checkpoint.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: optimiser steps done.
+        losses: loss of every step so far, nats per supervised token.
+        tokens: non-padding tokens seen.
+        seconds: training time so far, over all attempts.
+    """
+
+    step: int
+    losses: list[float]
+    tokens: int
+    seconds: float
+
+
+def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[Any], optimizer: Any) -> None:
+    """Write parameters, AdamW moments and progress; fsync and rename, so a reader sees the old file or the new one."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Any] = {}
+    for index, parameter in enumerate(parameters):
+        tensors[f"p.{index}"] = parameter.detach().cpu().contiguous()
+        for name in _MOMENTS:
+            tensors[f"{name}.{index}"] = optimizer.state[parameter][name].detach().cpu().contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+    facts = {"fingerprint": fingerprint, **vars(progress)}
+    save_file(tensors, temporary, metadata={"tidemill": json.dumps(facts)})
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, folder / FILE)
+
+
+def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) -> Progress | None:
+    """Put a saved state back into `parameters` and `optimizer`.
+
+    Returns:
+        The progress, or None if there is no checkpoint or it is another run's (other rows, settings, seed or code):
+        training then starts anew.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as saved:
+            facts = json.loads((saved.metadata() or {}).get("tidemill", "{}"))
+            if facts.pop("fingerprint", None) != fingerprint:
+                return None
+            with torch.no_grad():
+                for index, parameter in enumerate(parameters):
+                    parameter.copy_(saved.get_tensor(f"p.{index}"))
+                    moments = {n: saved.get_tensor(f"{n}.{index}").to(parameter.device) for n in _MOMENTS}
+                    step = torch.tensor(float(facts["step"]), device=parameter.device)
+                    optimizer.state[parameter] = {"step": step, **moments}
+    except SafetensorError:
+        return None  # damaged on disk (never half-written): the run starts anew
+    return Progress(**facts)
+
+
+def remove(folder: Path) -> None:
+    """Forget the checkpoint once the adapter is published."""
+    (folder / FILE).unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""LoRA on a base model: wrapping it with a fresh adapter, and writing a trained one to files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from configs.errors import TrainingError
+from configs.schema import TrainingSection
+from models.adapters import CONFIG, WEIGHTS, publish_adapter
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Last names of all linear layers but the language model head, sorted (for example q_proj, up_proj)."""
+    import torch
+
+    head = model.get_output_embeddings()
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
+    if not names:
+        raise TrainingError("the base has no linear layers to adapt", found=type(model).__name__)
+    return sorted(names)
+
+
+def add_lora(model: Any, config: TrainingSection, *, seed: int) -> Any:
+    """Wrap `model` with a fresh plain LoRA adapter on all linear layers; B starts at zero, A from the seed.
+
+    Returns:
+        A PeftModel with one adapter `default`; only its weights require gradients.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if config.quantization != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_dropout=config.dropout,
+        use_rslora=config.rslora,
+        target_modules=linear_layers(model),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Enum):
+        return value.value
+    return str(value)
+
+
+def publish(model: Any, adapters_root: Path, *, base_reference: str, manifest: dict[str, Any]) -> tuple[str, Path]:
+    """Write the adapter `default` of a PeftModel and publish it under its digest.
+
+    The configuration names the base by its reference, not by this machine's path, so the digest is the same anywhere.
+
+    Returns:
+        (digest, folder).
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    adapters_root.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".publishing-", dir=adapters_root))
+    try:
+        tensors = {k: v.detach().float().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        settings = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base_reference}
+        settings["inference_mode"] = True
+        text = json.dumps(settings, indent=1, sort_keys=True, default=_plain)
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        return publish_adapter(temporary, adapters_root, manifest)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""Supervised fine-tuning of a LoRA adapter: the loop.
+
+A step packs its rows without padding, asks for logits only where a completion is supervised, and takes the mean over
+the step's supervised tokens. Same rows, settings, seed and thread count give the same adapter, interrupted or not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import TrainingError
+from configs.schema import TrainingSection
+from models.jobs import JobStopped
+from models.packing import TokenRow, pack, token_nll
+from training import checkpoint
+from training.checkpoint import Progress
+from training.packing import schedule, split_step
+
+OnStep = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run reports. `losses`: one per step, nats per supervised token; `tokens` without padding."""
+
+    steps: int
+    losses: tuple[float, ...]
+    tokens: int
+    seconds: float
+    resumed_at: int
+
+
+def learning_rate(step: int, steps: int, config: TrainingSection) -> float:
+    """Linear warm-up over `warmup_share` of the steps, then linear decay that ends just above zero."""
+    warmup = max(1, round(steps * config.warmup_share))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * (steps - step) / max(1, steps - warmup + 1)
+
+
+def _finite(value: float, what: str, step: int) -> float:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the {what} is no longer a finite number",
+            where=f"step {step + 1}",
+            expected="a finite number",
+            found=value,
+            fix="lower training.learning_rate, or look at the rows of this snapshot",
+        )
+    return value
+
+
+def _step(model: Any, rows: Sequence[TokenRow], parameters: list[Any], config: TrainingSection, step: int) -> float:
+    """Forward and backward of one optimiser step; gradients are left clipped in `parameters`. Returns the loss."""
+    import torch
+
+    supervised = sum(len(row.completion) for row in rows)
+    total = 0.0
+    for group in split_step(rows):
+        loss = token_nll(model, pack(group, model.device)).sum() / supervised
+        loss.backward()
+        total += float(loss.detach())
+    _finite(total, "loss", step)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    _finite(float(norm), "gradient", step)
+    return total
+
+
+def train_lora(
+    model: Any,
+    rows: Sequence[TokenRow],
+    config: TrainingSection,
+    *,
+    seed: int,
+    work_dir: Path,
+    fingerprint: str,
+    on_step: OnStep,
+    stopped: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train the LoRA weights of `model` in place, resuming from `work_dir` if it holds this run's checkpoint.
+
+    Args:
+        model: a PeftModel of `training.lora.add_lora`.
+        rows: tokenised training rows.
+        config: the training section.
+        seed: decides the order of rows and dropout.
+        work_dir: where the checkpoint is kept.
+        fingerprint: digest of everything that decides the outcome; another one starts anew.
+        on_step: called after each step with step, steps, loss, tok_s (tokens per second) and eta_s.
+        stopped: asked after each step; True saves a checkpoint and raises JobStopped.
+
+    Raises:
+        TrainingError: no rows, or a loss or gradient that is not finite.
+        JobStopped: as asked; the checkpoint is on disk.
+    """
+    import torch
+
+    if not rows:
+        raise TrainingError("nothing to train on", expected="at least one row of the split `train`", found="none")
+    steps = schedule(len(rows), epochs=config.epochs, rows_per_step=config.rows_per_step, seed=seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    done = checkpoint.load(work_dir, fingerprint, parameters, optimizer) or Progress(0, [], 0, 0.0)
+    resumed_at, tokens_before, seconds_before = done.step, done.tokens, done.seconds
+    model.train()
+    begun = time.monotonic()
+    for step in range(done.step, len(steps)):
+        picked = [rows[i] for i in steps[step]]
+        torch.manual_seed(seed * 1_000_003 + step)  # dropout is the same after a resume
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, len(steps), config)
+        done.losses.append(_step(model, picked, parameters, config, step))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done.step, done.tokens = step + 1, done.tokens + sum(len(row) for row in picked)
+        elapsed = max(1e-9, time.monotonic() - begun)
+        done.seconds = seconds_before + elapsed
+        last = done.step == len(steps)
+        must_stop = stopped() and not last
+        if must_stop or last or done.step % config.checkpoint_steps == 0:
+            checkpoint.save(work_dir, fingerprint, done, parameters, optimizer)
+        if must_stop:
+            raise JobStopped
+        on_step(
+            {
+                "step": done.step,
+                "steps": len(steps),
+                "loss": round(done.losses[-1], 5),
+                "tok_s": round((done.tokens - tokens_before) / elapsed, 1),
+                "eta_s": round(elapsed / (done.step - resumed_at) * (len(steps) - done.step), 1),
+            }
+        )
+    model.eval()
+    return TrainResult(len(steps), tuple(done.losses), done.tokens, done.seconds, resumed_at)

@@ -1,0 +1,147 @@
+"""The trainer's process: `python -m training.trainer --job JOB.json`.
+
+JSON lines on stdout: {"event": "progress", step, steps, loss, tok_s, eta_s} and {"event": "stage", "text"}; at last
+{"event": "done", "artifact"} or {"event": "error", ...}. SIGTERM, or the end of the parent, saves a checkpoint and
+exits with 143; running the same job again goes on from there.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import TrainingError
+from configs.schema import TrainingSection
+from data_contracts.digests import digest
+from data_contracts.records import AdapterArtifact, DatasetSnapshot
+from models.jobs import Emit, Event, JobStopped, serve_job
+from training import checkpoint
+from training.data import TokenisedRows
+from training.sft import TrainResult
+
+
+@dataclass(frozen=True)
+class Job:
+    """A parsed training job, see `training.launch.run_training`."""
+
+    base_path: Path
+    base_digest: str
+    base_ref: str
+    snapshot_path: Path
+    out_dir: Path
+    work_dir: Path
+    config: TrainingSection
+    init_seed: int
+    code_commit: str
+    threads: int
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Job:
+        """Read a job.
+
+        Raises:
+            TrainingError: a field is missing or unknown, or the training section is invalid.
+        """
+        try:
+            folders = {k: Path(data[k]) for k in ("base_path", "snapshot_path", "out_dir", "work_dir")}
+            config = TrainingSection.model_validate(data["config"])
+            rest = {k: v for k, v in data.items() if k not in folders and k != "config"}
+            return cls(**{"threads": 0, "code_commit": "", **rest, **folders, "config": config})
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError("not a training job", expected=", ".join(cls.__annotations__), found=error) from error
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of the training section and the seed."""
+        return digest({"training": self.config.model_dump(mode="json"), "init_seed": self.init_seed})
+
+    def fingerprint(self, snapshot: DatasetSnapshot) -> str:
+        """Digest of everything that decides the outcome."""
+        return digest([self.base_digest, snapshot.digest, self.config_digest, self.code_commit])
+
+
+def _artifact(
+    job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, result: TrainResult
+) -> AdapterArtifact:
+    from training.lora import publish
+
+    tail = result.losses[-max(1, len(result.losses) // 10) :]
+    facts: dict[str, Any] = {
+        "base_digest": job.base_digest,
+        "dataset_digest": snapshot.digest,
+        "config_digest": job.config_digest,
+        "code_commit": job.code_commit,
+        "rank": job.config.rank,
+        "alpha": job.config.alpha,
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 3),
+        "metrics": {
+            "rows": float(len(tokenised.rows)),
+            "rows_shortened": float(len(tokenised.shortened)),
+            "rows_skipped": float(len(tokenised.skipped)),
+            "first_loss": result.losses[0],
+            "final_loss": sum(tail) / len(tail),
+            "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
+        },
+        "loss_curve": list(result.losses),
+    }
+    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest=facts)
+    return AdapterArtifact(digest=name, path=str(path), **facts)
+
+
+def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
+    """Run one job: rows to a published adapter.
+
+    Returns:
+        {"artifact": AdapterArtifact as JSON}.
+
+    Raises:
+        SnapshotError: the snapshot is not whole.
+        TrainingError: nothing to train on, or training diverged.
+        JobStopped: `stop` was set; the checkpoint is saved.
+    """
+    from data_contracts.snapshots import read_manifest, read_rows
+    from models.loading import load_base, set_threads
+    from training.data import tokenise
+    from training.lora import add_lora
+    from training.sft import train_lora
+
+    job = Job.of(data)
+    snapshot = read_manifest(job.snapshot_path)
+    rows = read_rows(job.snapshot_path, split="train")
+    set_threads(job.threads)
+    emit({"event": "stage", "text": "loading the base model"})
+    model, tokenizer = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
+    tokenised = tokenise(rows, tokenizer, job.config.max_row_tokens)
+    if not tokenised.rows:
+        raise TrainingError(
+            "no row of this snapshot can be trained on",
+            where=job.snapshot_path,
+            expected=f"rows of at most {job.config.max_row_tokens} tokens in the split `train`",
+            found=f"{len(rows)} rows, {len(tokenised.skipped)} too long",
+            fix="raise training.max_row_tokens, or wait for more feedback",
+        )
+    if stop.is_set():
+        raise JobStopped
+    model = add_lora(model, job.config, seed=job.init_seed)
+    emit({"event": "stage", "text": f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch"})
+    result = train_lora(
+        model,
+        tokenised.rows,
+        job.config,
+        seed=job.init_seed,
+        work_dir=job.work_dir,
+        fingerprint=job.fingerprint(snapshot),
+        on_step=lambda event: emit({"event": "progress", **event}),
+        stopped=stop.is_set,
+    )
+    artifact = _artifact(job, snapshot, model, tokenised, result)
+    checkpoint.remove(job.work_dir)
+    return {"artifact": artifact.model_dump(mode="json")}
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve_job(train))
