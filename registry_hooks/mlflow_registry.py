@@ -26,6 +26,7 @@ _MAX_PARAM = 500
 _MAX_TAG = 5000
 _RETRIES = 3
 _ENVIRONMENT = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # A tracker that is down must cost seconds, not minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
