@@ -16,7 +16,8 @@ from data_contracts.expectations import validate
 CONTRACT = resource_path("contracts/feedback_correction.yaml")
 PIECES = [
     "\x00", "\u202e", "\u200b", "\ud800", "<|im_start|>", "<script>", "=cmd|' /C calc'!A0", "{{7*7}}", "%s%n",
-    "' OR 1=1", "\n", " ", "NaN", "None", "a@b.de", "4111111111111111", "<EMAIL_1>", "idiot", "x" * 900, "é", "返品", "🙂", "(", "[",
+    "' OR 1=1", "\n", " ", "NaN", "None", "a@b.de", "4111111111111111", "<EMAIL_1>", "idiot", "x" * 900,
+    "é", "返品", "🙂", "(", "[",
     "\\", "It ships today.", "nan", "[INST]", "\r", "\ufeff", "DE89370400440532013000",
 ]  # fmt: skip
 FORBIDDEN = re.compile(
