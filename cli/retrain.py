@@ -39,18 +39,17 @@ def plan_retrain(context: Context) -> dict[str, Any]:
     """
     from data_contracts.curation import curate, incident_rows
     from data_contracts.expectations import validate
-    from flows.steps.snapshot import evaluation_prompts
-    from flows.suites import open_incidents
+    from flows.suites import evaluation_prompts, open_incidents
     from store import feedback, quarantine
     from training.plan import estimate
 
     with context.store.read() as conn:
         rows = feedback.labelled(conn, context.model)
         statuses = quarantine.statuses(conn, context.model)
-    report = validate(rows, context.resource(context.config.ingest.contract))
+    released = {row_id for row_id, status in statuses.items() if status == "released"}
+    report = validate(rows, context.resource(context.config.ingest.contract), released=frozenset(released))
     accepted = set(report.accepted)
     kept = [r for r in rows if r.id in accepted and statuses.get(r.id) != "dropped"]
-    released = {row_id for row_id, status in statuses.items() if status == "released"}
     protected = evaluation_prompts(context)
     curated = curate(kept, released, context.config.curation, protected)
     found = open_incidents(context.store, context.model)

@@ -66,3 +66,10 @@ def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
         path: Path = context.resource(relative)
         suites[path.stem] = load_suite(path)
     return suites
+
+
+def evaluation_prompts(context: Context) -> list[str]:
+    """Prompts no training row may come near: every anchor's last user message and every incident's."""
+    items = [item for suite in anchor_suites(context).values() for item in suite]
+    messages = [item.messages for item in items] + [i.messages for i in open_incidents(context.store, context.model)]
+    return [next((m.content for m in reversed(group) if m.role == "user"), "") for group in messages]

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from data_contracts.curation import curate
 from data_contracts.records import Cause, LabelledRow, RetrainRequest, utc_now
 from flows.context import Context
+from flows.suites import evaluation_prompts
 from store import audit, drift, feedback, incidents, outbox, requests, rollouts, snapshots, steps
 
 BAD_OUTCOMES = ("blocked", "inconclusive", "rolled_back")
@@ -43,7 +44,7 @@ def teachable_new_rows(context: Context, conn: Connection) -> int:
         return 0
     rows: list[LabelledRow] = feedback.labelled(conn, context.model)
     known = set(latest.row_ids) if latest else set()
-    result = curate(rows, set(), context.config.curation, [])
+    result = curate(rows, set(), context.config.curation, evaluation_prompts(context))
     return sum(row.row_id not in known for row in result.train)
 
 

@@ -21,16 +21,9 @@ from flows.context import Context
 from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import anchor_suites, open_incidents, with_system
+from flows.suites import evaluation_prompts, open_incidents, with_system
 from store import quarantine
 from store import snapshots as snapshot_table
-
-
-def evaluation_prompts(context: Context) -> list[str]:
-    """Prompts no training row may come near: every anchor's last user message and every incident's."""
-    items = [item for suite in anchor_suites(context).values() for item in suite]
-    messages = [item.messages for item in items] + [i.messages for i in open_incidents(context.store, context.model)]
-    return [next((m.content for m in reversed(group) if m.role == "user"), "") for group in messages]
 
 
 def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:

@@ -16,7 +16,11 @@ def validate_rows(run: Run) -> Output:
     from data_contracts.expectations import validate
 
     rows = read_records(Path(run.outputs["ingest"]["path"]), LabelledRow)
-    report: ContractReport = validate(rows, run.context.resource(run.context.config.ingest.contract))
+    with run.context.store.read() as conn:
+        statuses = quarantine.statuses(conn, run.context.model)
+    released = frozenset(row_id for row_id, status in statuses.items() if status == "released")
+    contract = run.context.resource(run.context.config.ingest.contract)
+    report: ContractReport = validate(rows, contract, released=released)
     with run.context.store.write() as conn:
         quarantine.put(conn, run.context.model, report.quarantined, run.request_id)
     path = run.work_dir / "contract_report.json"
