@@ -301,6 +301,7 @@ class SuiteVerdict(Record):
     """Lower confidence bound of candidate - reference (one-sided, level alpha)."""
     upper: float
     margin: float
+    """What the lower bound must exceed: minus this for non-inferiority, plus this (the least gain) for superiority."""
     lost: int
     """Items 1 -> 0."""
     gained: int

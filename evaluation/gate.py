@@ -168,7 +168,7 @@ def judge(
         difference=(gained - lost) / n,
         lower=lower,
         upper=upper,
-        margin=margin,
+        margin=rule.min_gain if kind == "superiority" else margin,
         lost=lost,
         gained=gained,
         verdict=verdict,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from configs.errors import EvaluationError
 from data_contracts.digests import digest
-from data_contracts.records import EvalItem, Incident, Message, SnapshotRow
+from data_contracts.records import EvalItem
 
 REFUSAL_REFERENCES = ("refuse", "answer")
 _KEYS = ("id", "prompt", "messages", "system", "reference", "scorer", "choices", "max_new_tokens", "slice")
@@ -133,51 +133,4 @@ def load_suite(path: Path) -> list[EvalItem]:
         except ValueError as error:
             raise EvaluationError("a line is not an item", where=f"{path}:{number}", found=error) from error
     lint(items, path)
-    return items
-
-
-def target_items(rows: Iterable[SnapshotRow], *, max_new_tokens: int = 24) -> list[EvalItem]:
-    """The target suite: rows of a snapshot's split `target`, scored by normalised exact match.
-
-    A row's id is its feedback's id where it has one (lineage), else its digest.
-    """
-    return [
-        EvalItem(
-            id=row.row_id or row.digest,
-            suite="target",
-            messages=row.messages,
-            reference=row.completion,
-            scorer="exact",
-            max_new_tokens=max_new_tokens,
-            slice=row.slice,
-        )
-        for row in rows
-        if row.split == "target"
-    ]
-
-
-def incident_items(
-    incidents: Iterable[Incident], *, max_new_tokens: int = 24, system_prompt: str = ""
-) -> list[EvalItem]:
-    """The regression list: every incident's own prompt (never trained on) with its reviewed answer.
-
-    Args:
-        system_prompt: put before a conversation that brings no system message, as the gateway does.
-    """
-    items = []
-    for incident in incidents:
-        messages = incident.messages
-        if system_prompt and (not messages or messages[0].role != "system"):
-            messages = (Message(role="system", content=system_prompt), *messages)
-        items.append(
-            EvalItem(
-                id=incident.id,
-                suite="incidents",
-                messages=messages,
-                reference=incident.required,
-                scorer="exact",
-                max_new_tokens=max_new_tokens,
-                slice=incident.severity,
-            )
-        )
     return items

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import EvaluationError
-from data_contracts.records import EvalItem, Incident, Message, SnapshotRow, utc_now
+from data_contracts.records import EvalItem, Message
 from evaluation.patterns import search_all
 from evaluation.scoring import (
     best_choice,
@@ -23,7 +23,7 @@ from evaluation.scoring import (
     normalise,
     score_answer,
 )
-from evaluation.suites import incident_items, item_digest, load_suite, suite_digest, target_items
+from evaluation.suites import item_digest, load_suite, suite_digest
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -86,36 +86,6 @@ def test_digests_follow_the_content_not_the_order_or_the_name(tmp_path: Path) ->
     assert suite_digest(one) == suite_digest(two)
     assert item_digest(one[0]) == item_digest(one[0].model_copy(update={"id": "z", "suite": "q", "slice": "s"}))
     assert item_digest(one[0]) != item_digest(one[0].model_copy(update={"max_new_tokens": 5}))
-
-
-def test_target_and_incident_items() -> None:
-    user = (Message(role="user", content="Where is my parcel?"),)
-    row = SnapshotRow(
-        digest="d" * 64, split="target", source="correction", messages=user, completion="Soon.", slice="post"
-    )
-    train = row.model_copy(update={"split": "train"})
-    [item] = target_items([row, train], max_new_tokens=9)
-    assert (item.id, item.suite, item.reference, item.max_new_tokens, item.slice) == (
-        "d" * 64,
-        "target",
-        "Soon.",
-        9,
-        "post",
-    )
-    incident = Incident(
-        id="i1",
-        model="m",
-        interaction_id=None,
-        title="t",
-        messages=user,
-        answer="x",
-        required="y",
-        opened_at=utc_now(),
-        opened_by="p",
-    )
-    [kept] = incident_items([incident], system_prompt="You are a bot.")
-    assert [m.role for m in kept.messages] == ["system", "user"]
-    assert kept.suite == "incidents"
 
 
 @pytest.mark.parametrize(

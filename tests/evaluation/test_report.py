@@ -1,0 +1,157 @@
+"""The report: self-contained, escaped, verdict first; looked at in Chromium where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from eval_reports import flipped, report
+
+from configs.loader import HERE
+from configs.schema import GateSection, SuiteRule
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, EvalItem, EvalReport, Message
+from evaluation.gate import decide
+from evaluation.report import render_html
+from evaluation.suites import load_suite
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+POLICY = GateSection(anchors=SuiteRule(kind="non_inferiority", margin=0.10), max_discordance=0.15, power=0.6)
+HOSTILE = '<script>alert(1)</script> <img src=http://evil.example/x.png> \u202e {{ 7 * 7 }} & "quotes" \''
+
+
+def example(kind: str) -> tuple[EvalReport, dict[str, list[EvalItem]]]:
+    """A report of the demo's size: 130 anchors with their slices, 72 target items of 12 topics, 2 incidents."""
+    anchors = load_suite(HERE / "suites" / "anchors.jsonl")
+    n = len(anchors)
+    base, good = flipped(n, 83, 7, 8)
+    _, bad = flipped(n, 83, 34, 3)
+    target_base = [1 if i % 12 == 0 else 0 for i in range(72)]
+    target_good = [0 if i % 11 == 3 else 1 for i in range(72)]
+    candidate = bad if kind == "block" else good
+    suites = {
+        "target": {"base": target_base, "champion": target_base, "candidate": target_good},
+        "incidents": {"base": [0, 0], "champion": [0, 0], "candidate": [1, 1]},
+        "anchors": {"base": base, "champion": base, "candidate": candidate},
+    }
+    if kind == "inconclusive":
+        suites["anchors"] = {model: values[40:60] for model, values in suites["anchors"].items()}
+    slices = {
+        "target": {f"target-{i}": f"topic {i % 12 + 1}" for i in range(72)},
+        "anchors": {f"anchors-{i}": anchors[i].slice for i in range(len(suites["anchors"]["base"]))},
+    }
+    items = {
+        "anchors": [a.model_copy(update={"id": f"anchors-{i}"}) for i, a in enumerate(anchors)],
+        "target": [
+            EvalItem(
+                id=f"target-{i}",
+                suite="target",
+                messages=(Message(role="user", content=f"Where is parcel {i}? {HOSTILE if i == 0 else ''}"),),
+                reference="It is with the carrier.",
+            )
+            for i in range(72)
+        ],
+    }
+    return report(suites, first_round=True, slices=slices), items
+
+
+ARTIFACT = AdapterArtifact(
+    digest="d" * 64,
+    path="/x",
+    base_digest="b" * 64,
+    dataset_digest="e" * 64,
+    config_digest="f" * 64,
+    code_commit="0123456",
+    rank=16,
+    alpha=32.0,
+    steps=60,
+    tokens=21_400,
+    seconds=143.2,
+    metrics={"loss": 0.31},
+    loss_curve=tuple(3.2 * 0.95**i + 0.2 + 0.1 * (i % 3) for i in range(60)),
+)
+SNAPSHOT = DatasetSnapshot(
+    digest="e" * 64,
+    path="/y",
+    model="support-bot",
+    created_at=NOW,
+    contract_digest="c" * 64,
+    base_digest="b" * 64,
+    watermark=900,
+    counts={"train.correction": 144, "train.replay": 72, "target.correction": 72},
+    reasons={"uncorroborated": 9, "contract.completion_not_blank": 3, "duplicate": 21},
+    row_ids=("a",),
+    replay={"base": "b" * 64, "decoding": "greedy"},
+)
+
+
+def page(kind: str, title: str = "retrain support-bot #1 - feedback") -> str:
+    found, items = example(kind)
+    decision = decide(found, POLICY, "superiority", now=NOW)
+    assert decision.verdict == kind
+    return render_html(found, decision, artifact=ARTIFACT, snapshot=SNAPSHOT, title=title, items=items)
+
+
+def test_the_page_is_self_contained_and_small() -> None:
+    html = page("pass")
+    assert len(html.encode()) < 2_000_000
+    assert not re.search(r"<(script|link|img|iframe|object|embed|base)\b", html)
+    assert not re.search(r"(src|href|action|url)\s*[=(]\s*[\"']?\s*(https?:)?//", html.replace(HOSTILE, ""))
+    assert "default-src 'none'" in html
+
+
+@pytest.mark.parametrize(("kind", "word"), [("pass", "Pass"), ("block", "Blocked"), ("inconclusive", "Inconclusive")])
+def test_the_verdict_comes_first(kind: str, word: str) -> None:
+    html = page(kind)
+    assert html.index(f'class="verdict {kind}"') < html.index("Difference to the reference models")
+    assert f"<title>{word}: " in html
+
+
+def test_hostile_text_is_escaped_and_not_evaluated() -> None:
+    html = page("pass", title=HOSTILE)
+    assert "<script>" not in html
+    assert "<img" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "{{ 7 * 7 }}" in html
+    assert "\u202e" not in re.sub(r"<(h1|title)>.*?</\1>", "", html, flags=re.DOTALL), (
+        "no direction override in answers"
+    )
+
+
+def test_a_bare_report_renders() -> None:
+    small = report({"target": {"base": [0], "champion": [0], "candidate": [1]}})
+    decision = decide(small, POLICY, "superiority", now=NOW)
+    html = render_html(small, decision, artifact=None, snapshot=None, title="bare")
+    assert "Training" not in html
+    named = decision.model_copy(update={"override_by": "<b>mallory</b>", "override_reason": "because"})
+    assert "&lt;b&gt;mallory" in render_html(small, named, artifact=None, snapshot=None, title="bare")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 390)])
+def test_chromium_shows_it_without_console_errors(tmp_path: Path, scheme: str, width: int) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    source, picture = tmp_path / "report.html", tmp_path / "report.png"
+    source.write_text(page("pass"), encoding="utf-8")
+    dark = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
+    command = [chromium, "--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars", *dark]
+    command += [f"--disable-{name}" for name in quiet]
+    command += ["--enable-logging=stderr", "--log-level=0", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--window-size={width},1600", f"--screenshot={picture}", source.as_uri()]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert picture.is_file(), done.stderr[-2000:]
+    assert "CONSOLE" not in done.stderr
+    header = picture.read_bytes()[:24]
+    assert int.from_bytes(header[16:20]) == width
+    assert picture.stat().st_size > 20_000
