@@ -198,7 +198,8 @@ def decide(
     same = report.champion_digest == report.base_digest
     sides: tuple[Against, ...] = ("champion",) if same else ("champion", "base")
     verdicts = tuple(judge(report, suite, side, policy, objective, power) for suite in present for side in sides)
-    reasons = [f"{v.suite} against the {v.against}: {v.reason}" for v in verdicts]
+    worst_first = sorted(verdicts, key=lambda v: ("block", "inconclusive", "pass").index(v.verdict))
+    reasons = [f"{v.suite} against the {v.against}: {v.reason}" for v in worst_first]
     missing = []
     if objective == "superiority" and TARGET not in present:
         missing.append("there is no target suite: nothing can show that the candidate is better")

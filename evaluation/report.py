@@ -63,9 +63,17 @@ def _limit(verdict: SuiteVerdict) -> float | None:
     return verdict.margin if verdict.kind == "superiority" else -verdict.margin
 
 
+def _bounds(verdict: SuiteVerdict) -> tuple[float, float]:
+    """The interval to draw; a list of required behaviours has none."""
+    if verdict.suite == INCIDENTS:
+        return verdict.difference, verdict.difference
+    return verdict.lower, verdict.upper
+
+
 def _forest(verdicts: Sequence[SuiteVerdict]) -> dict[str, Any]:
     """Rows, zero and ticks of the interval chart; positions in percent of its width."""
-    values = [0.0, *(x for v in verdicts for x in (v.lower, v.upper, _limit(v) or 0.0))]
+    bounds = {(v.suite, v.against): _bounds(v) for v in verdicts}
+    values = [0.0, *(x for v in verdicts for x in (*bounds[v.suite, v.against], _limit(v) or 0.0))]
     low, high = math.floor(min(values) * 10) / 10, math.ceil(max(values) * 10) / 10
     if high - low < 0.2:
         low, high = low - 0.1, high + 0.1
@@ -86,13 +94,14 @@ def _forest(verdicts: Sequence[SuiteVerdict]) -> dict[str, Any]:
             {
                 "suite": v.suite,
                 "against": v.against,
-                "low": at(v.lower),
-                "high": at(v.upper),
+                "low": at(bounds[v.suite, v.against][0]),
+                "high": at(bounds[v.suite, v.against][1]),
                 "at": at(v.difference),
                 "limit": None if (limit := _limit(v)) is None else at(limit),
                 "verdict": v.verdict,
                 "mark": f"{MARKS[v.verdict]} {WORDS[v.verdict].lower()}",
-                "text": f"{_points(v.difference)} [{_points(v.lower)}, {_points(v.upper)}]",
+                "text": _points(v.difference)
+                + ("" if v.suite == INCIDENTS else f" [{_points(v.lower)}, {_points(v.upper)}]"),
             }
             for v in verdicts
         ],
@@ -154,7 +163,7 @@ def _slices(report: EvalReport) -> list[dict[str, Any]]:
                     "suite": suite,
                     "slice": name,
                     "n": n,
-                    **{model: percent(sum(v) / n) for model, v in means.items() if n},
+                    **{model: f"{sum(v) / n:.0%}" for model, v in means.items() if n},
                     "lost": sum(a > b for a, b in pairs),
                     "gained": sum(a < b for a, b in pairs),
                 }

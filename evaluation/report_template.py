@@ -35,7 +35,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1rem; margin: 0 0 1rem; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
 .tile .big { font-size: 1.75rem; font-weight: 650; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.row { display: grid; grid-template-columns: 13rem 1fr 12.5rem; gap: .75rem; align-items: center; min-height: 2rem; }
+.row { display: grid; grid-template-columns: 12rem 1fr 17.5rem; gap: .75rem; align-items: center; min-height: 2rem; }
 .row .value { font-size: .875rem; font-variant-numeric: tabular-nums; text-align: right; }
 .row.axis { min-height: 1.25rem; }
 .row svg { width: 100%; height: 2rem; display: block; overflow: visible; }
@@ -45,7 +45,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .bars .name { color: var(--soft); }
 .bars .track { background: var(--track); border-radius: .2rem; height: .8rem; }
 .bars .fill { height: 100%; border-radius: .2rem; }
-.bars .value { font-variant-numeric: tabular-nums; }
+.bars .value { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .fill.base { background: var(--base); } .fill.champion { background: var(--champion); }
 .fill.candidate { background: var(--candidate); }
 .scroll { overflow-x: auto; }
@@ -70,7 +70,8 @@ summary { cursor: pointer; font-weight: 600; padding: .35rem 0; }
   .row { grid-template-columns: 1fr auto; gap: 0 .75rem; margin-bottom: .5rem; }
   .row > svg { grid-column: 1 / -1; grid-row: 2; } .row.axis > svg { grid-row: auto; }
   .row.axis .label, .row.axis .value { display: none; }
-  .bars { grid-template-columns: 5.5rem 1fr 3.5rem; }
+  .bars { grid-template-columns: 5.5rem 1fr 3.75rem; }
+  th, td { padding: .3rem; } .tiles { gap: .5rem; }
   .flip dl, .facts { grid-template-columns: 1fr; } dd { margin-bottom: .35rem; } }
 @media print { body { background: none; } section, .tile { break-inside: avoid; } }
 """
@@ -107,7 +108,8 @@ PAGE = """<!doctype html>
 <section>
 <h2>Difference to the reference models</h2>
 <p class="soft">Candidate minus reference in percentage points, with its one-sided lower and upper bounds.
-The dashed line is what the lower bound must exceed: the margin for "no worse", the least gain for "better".</p>
+The dashed line is what the lower bound must exceed: the margin for "no worse", the least gain for "better".
+Incidents are a list, not a sample: they have no bounds.</p>
 {% for row in forest %}
 <div class="row"><div class="label"><bdi>{{ row.suite }}</bdi> <span class="soft">vs {{ row.against }}</span></div>
 <svg role="img" aria-label="{{ row.text }}">
@@ -143,10 +145,9 @@ The dashed line is what the lower bound must exceed: the margin for "no worse", 
 <section>
 <h2>What changed, by skill and topic</h2>
 <div class="scroll"><table>
-<thead><tr><th>suite, slice</th><th>items</th><th>base</th><th>champion</th><th>candidate</th><th>lost</th><th>gained</th></tr></thead>
-<tbody>{% for s in slices %}<tr><td><bdi>{{ s.suite }}</bdi>: <bdi>{{ s.slice }}</bdi></td><td>{{ s.n }}</td><td>{{ s.base }}</td>
-<td>{{ s.champion }}</td><td>{{ s.candidate }}</td><td{% if s.lost %} class="lost"{% endif %}>{{ s.lost }}</td>
-<td{% if s.gained %} class="gained"{% endif %}>{{ s.gained }}</td></tr>{% endfor %}</tbody>
+<thead><tr><th>suite, slice</th><th>items</th><th>lost</th><th>gained</th><th>candidate</th><th>champion</th><th>base</th></tr></thead>
+<tbody>{% for s in slices %}<tr><td><bdi>{{ s.suite }}</bdi>: <bdi>{{ s.slice }}</bdi></td><td>{{ s.n }}</td><td{% if s.lost %} class="lost"{% endif %}>{{ s.lost }}</td>
+<td{% if s.gained %} class="gained"{% endif %}>{{ s.gained }}</td><td>{{ s.candidate }}</td><td>{{ s.champion }}</td><td>{{ s.base }}</td></tr>{% endfor %}</tbody>
 </table></div>
 </section>
 {% endif %}
