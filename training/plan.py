@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from configs.schema import TrainingSection
-from training.packing import schedule
+from training.packing import PACK_TOKENS, schedule
 
 CPU_TOKENS_PER_S = 200.0
 """A 135M model in fp32 on two cores; the time of another model is in proportion to its parameters."""
@@ -34,7 +34,7 @@ def estimate(rows: int, tokens: int, config: TrainingSection, *, parameters: flo
     steps = len(schedule(rows, epochs=config.epochs, rows_per_step=config.rows_per_step, seed=0)) if rows else 0
     seen = round(tokens * config.epochs)
     bytes_per_weight = {"none": 4.0, "int8": 1.0, "nf4": 0.6}[config.quantization]
-    sequence = min(1024.0, tokens / max(1, rows) * config.rows_per_step)
+    sequence = max(min(float(PACK_TOKENS["cpu"]), tokens), tokens / max(1, rows))
     return {
         "rows": rows,
         "tokens": seen,

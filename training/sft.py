@@ -19,7 +19,7 @@ from models.jobs import JobStopped
 from models.packing import TokenRow, pack, token_nll
 from training import checkpoint
 from training.checkpoint import Progress
-from training.packing import schedule, split_step
+from training.packing import PACK_TOKENS, schedule, split_step
 
 OnStep = Callable[[dict[str, Any]], None]
 
@@ -61,7 +61,7 @@ def _step(model: Any, rows: Sequence[TokenRow], parameters: list[Any], config: T
 
     supervised = sum(len(row.completion) for row in rows)
     total = 0.0
-    for group in split_step(rows):
+    for group in split_step(rows, PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])):
         loss = token_nll(model, pack(group, model.device)).sum() / supervised
         loss.backward()
         total += float(loss.detach())
