@@ -26,8 +26,17 @@ from monitoring.drift.reference import DriftReference, check_embeddings, fold
 
 Test = Literal["novelty", "local_share", "novelty_window", "mix_shift"]
 STATE_VERSION = 1
+_FAMILY = {
+    "novelty": "novelty",
+    "novelty_window": "novelty",
+    "local_share": "local_share",
+    "mix_shift": "local_share",
+}
 _NOVEL_P = 0.15
 """Prompts with a p-value up to this may belong to a novel region."""
+_FAR_P = 0.01
+_TOGETHER = 0.5
+"""Share of the far prompts that one region must hold for them to be one topic in the making."""
 _WINDOW_RISK = 0.05
 """Expected false alarms of each window test in one average run length."""
 
@@ -39,8 +48,9 @@ class DriftFinding(Record):
     name: str
     """For example `new topic: gift card, redeem`."""
     detail: dict[str, Any]
-    """JSON-able: title, examples (at most five prompts, nearest to the centre first), terms, prompts (in the region),
-    share (of the recent prompts), statistic, threshold, prompts_seen, reference."""
+    """JSON-able: title, named (False: what is new forms no group), examples (at most five prompts, nearest to the
+    centre first), terms, prompts (in the region), share (of the recent prompts), statistic, threshold, prompts_seen,
+    reference."""
 
 
 class DriftMonitor:
@@ -70,6 +80,7 @@ class DriftMonitor:
         self._known: list[tuple[np.ndarray, float]] = [
             (_unpack(k["centre"], width)[0], float(k["radius"])) for k in kept.get("known", [])
         ]
+        self._unnamed: set[str] = set(kept.get("unnamed", []))
         self._window = dict(kept.get("window", {"n": 0, "novel": 0, "cells": [0] * len(reference.local.centres)}))
         self._people: dict[str, int] = dict(kept.get("people", {}))
         self._texts_seen: set[str] = set(kept.get("people_texts", []))
@@ -88,6 +99,7 @@ class DriftMonitor:
             "cells": self._cells,
             "recent": _pack(self._recent),
             "known": [{"centre": _pack(c[None]), "radius": r} for c, r in self._known],
+            "unnamed": sorted(self._unnamed),
             "window": self._window,
             "people": self._people,
             "people_texts": sorted(self._texts_seen),
@@ -168,16 +180,28 @@ class DriftMonitor:
 
     def _ripe(self) -> DriftFinding | None:
         """A finding of a sequential test that alarmed, once there is enough to name it (or it waited long enough)."""
-        for test in ("novelty", "local_share"):
+        tests: tuple[Test, ...] = ("novelty", "local_share")
+        for test in tests:
             if test not in self._latched:
                 continue
             since, statistic = self._latched[test][:2]
             region = self._region(test)
-            big_enough = region is not None and len(region.members) >= self.config.min_novel
-            if big_enough or self._seen - since >= self.config.window // 3:
-                limit = self.reference.novelty.threshold if test == "novelty" else self.reference.local.threshold
-                return self._finding(test, region if big_enough else None, statistic, limit)  # type: ignore[arg-type]
+            if region is not None and len(region.members) < self.config.min_novel:
+                if not self._scattered(test, region) and self._seen - since < self.config.window // 3:
+                    continue
+                region = None
+            if region is None and test in self._unnamed:  # said once per reference; a region is still news
+                self._start_again(None)
+                continue
+            limit = self.reference.novelty.threshold if test == "novelty" else self.reference.local.threshold
+            return self._finding(test, region, statistic, limit)
         return None
+
+    def _scattered(self, test: str, region: Region) -> bool:
+        """Whether there is much that is new but no region holds it: waiting would not make one."""
+        far = np.flatnonzero(np.asarray(self._p) <= _FAR_P)
+        enough = test == "novelty" and len(far) >= self.config.min_novel // 2
+        return enough and len(np.intersect1d(far, region.members)) < _TOGETHER * len(far)
 
     def _region(self, test: str) -> Region | None:
         if test == "novelty":
@@ -197,7 +221,7 @@ class DriftMonitor:
         p = window_p_value(novel, size, len(self.reference.novelty.calibration))
         if p <= level:
             self._latched["novelty"] = [self._seen, p]
-            return self._finding("novelty_window", self._region("novelty"), p, level)
+            return self._finding_of_window("novelty_window", p, level)
         if self._known:  # what is set aside took its neighbours along: the shares of the rest no longer compare
             return None
         value = float(mix.statistic(counts, self.reference.local.shares))
@@ -205,8 +229,17 @@ class DriftMonitor:
         if p <= level:
             grown = int(np.argmax(counts - counts.sum() * self.reference.local.shares))
             self._latched["local_share"] = [self._seen, value, grown]
-            return self._finding("mix_shift", self._region("local_share"), p, level)
+            return self._finding_of_window("mix_shift", p, level)
         return None
+
+    def _finding_of_window(self, test: Test, p: float, level: float) -> DriftFinding | None:
+        region = self._region(_FAMILY[test])
+        if region is not None and len(region.members) < self.config.min_novel:
+            region = None
+        if region is None and _FAMILY[test] in self._unnamed:
+            self._start_again(None)
+            return None
+        return self._finding(test, region, p, level)
 
     def _restart_window(self) -> None:
         self._window = {"n": 0, "novel": 0, "cells": [0] * len(self.reference.local.centres)}
@@ -218,6 +251,7 @@ class DriftMonitor:
             order = np.argsort(self._p, kind="stable")[:EXAMPLES]
             members, terms = np.asarray(order), tuple[str, ...]()
             title = "unfamiliar prompts of many kinds" if test.startswith("novelty") else "the mix of topics changed"
+            self._unnamed.add(_FAMILY[test])
         else:
             members = region.members
             terms = distinguishing_terms([self._texts[i] for i in members], self.reference.prompts)
@@ -226,6 +260,7 @@ class DriftMonitor:
             self._known.append((region.centre, region.radius))
         detail = {
             "title": title,
+            "named": region is not None,
             "examples": list(dict.fromkeys(self._texts[i] for i in members))[:EXAMPLES],
             "terms": list(terms),
             "prompts": 0 if region is None else len(members),
@@ -235,10 +270,11 @@ class DriftMonitor:
             "prompts_seen": self._seen,
             "reference": self.reference.digest,
         }
-        self._forget_region(region)
+        self._start_again(region)
         return DriftFinding(test=test, name=title, detail=detail)
 
-    def _forget_region(self, region: Region | None) -> None:
+    def _start_again(self, region: Region | None) -> None:
+        """Set a region aside (or, without one, what was remembered) and start the tests again."""
         keep: list[int] = []
         if region is not None:
             keep = np.flatnonzero(self._recent @ region.centre < region.radius).tolist()

@@ -123,13 +123,16 @@ def distinguishing_terms(texts: Sequence[str], background: Sequence[str], limit:
         gain = (ratio(term) + sum(ratio(w) for w in parts) / len(parts)) / 2
         scores[term] = count / len(texts) * gain * (1.25 if len(parts) > 1 else 1.0)
     chosen: list[str] = []
+    taken: set[str] = set()
     for best in sorted(scores, key=lambda t: (-scores[t], t)):
         # A word that nearly always comes with the same neighbour is named with it.
-        whole = [t for t in inside if best in t.split() and " " in t and inside[t] >= 0.7 * inside[best]]
-        term = max(whole, key=lambda t: (inside[t], t)) if " " not in best and whole else best
-        stems = {_stem(w) for w in term.split()}
-        if all(stems.isdisjoint({_stem(w) for w in other.split()}) for other in chosen):
-            chosen.append(term)
+        pairs = [t for t in inside if best in t.split() and " " in t and inside[t] >= 0.7 * inside[best]]
+        for term in sorted(pairs, key=lambda t: (-inside[t], t))[:1] * (" " not in best) + [best]:
+            stems = {_stem(w) for w in term.split()}
+            if stems.isdisjoint(taken):
+                chosen.append(term)
+                taken |= stems
+                break
         if len(chosen) == limit:
             break
     return tuple(chosen)

@@ -154,6 +154,19 @@ def test_one_person_cannot_raise_an_alarm_alone(reference):
     assert DriftMonitor(reference, CONFIG).observe(prompts, vectors, ["one-user"] * 200) == []
 
 
+def test_novelty_without_a_group_is_said_once_and_a_topic_after_it_still_found(reference):
+    prompts, vectors, _, _ = traffic(8, 900, new_share=0.0)
+    rng = np.random.default_rng(9)
+    odd = rng.random(900) < 0.3
+    vectors[odd] = rng.standard_normal((int(odd.sum()), DIMENSIONS))
+    monitor = DriftMonitor(reference, CONFIG)
+    found = monitor.observe(prompts, vectors)
+    assert [f.name for f in found] == ["unfamiliar prompts of many kinds"]
+    assert not found[0].detail["named"]
+    prompts, vectors, _, _ = traffic(10, 200, new_share=0.4)
+    assert any("gift card" in f.name for f in monitor.observe(prompts, vectors))
+
+
 def test_bad_embeddings_are_refused(reference):
     monitor = DriftMonitor(reference, CONFIG)
     assert monitor.observe([], np.zeros((0, DIMENSIONS))) == []
