@@ -23,6 +23,7 @@ def training_job(run: Run) -> dict[str, Any]:
         "out_dir": str(context.state.adapters),
         "work_dir": str(run.work_dir / "training"),
         "config": context.config.training.model_dump(mode="json"),
+        "init_seed": context.config.training.seed,
         "code_commit": code_commit(),
         "threads": context.config.model.threads,
     }

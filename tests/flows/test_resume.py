@@ -32,20 +32,21 @@ def ask(context: Context) -> str:
 
 
 def spawn(config_path: Path, request_id: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.flows.retrain_child", str(config_path), request_id],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    with (config_path.parent / "retrain.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.flows.retrain_child", str(config_path), request_id],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
 
 
-def wait_for(child: subprocess.Popen[str], seen: Callable[[], bool], limit_s: float = 120) -> None:
+def wait_for(child: subprocess.Popen[str], log: Path, seen: Callable[[], bool], limit_s: float = 120) -> None:
     deadline = time.monotonic() + limit_s
     while not seen():
-        assert child.poll() is None, f"the retrain ended first: {child.stdout.read() if child.stdout else ''}"
+        assert child.poll() is None, f"the retrain ended first: {log.read_text()[-3000:]}"
         assert time.monotonic() < deadline, "the retrain did not get there"
         time.sleep(0.005)
 
@@ -82,7 +83,7 @@ def test_killed_at_every_step_a_retrain_still_makes_one_version(tmp_path: Path, 
     proved: dict[str, int] = {}
     for name in STEPS:
         child = spawn(path, request_id)
-        wait_for(child, lambda name=name: name in statuses(context, request_id))  # type: ignore[misc]
+        wait_for(child, path.parent / "retrain.log", lambda name=name: name in statuses(context, request_id))  # type: ignore[misc]
         kill(child)
         for step, (status, token) in statuses(context, request_id).items():
             if status == "done":
