@@ -230,8 +230,8 @@ def errors(rng: np.random.Generator, runs: int, say: Callable[[str], None]) -> d
 
 BARS: dict[str, float] = {
     "false_rollback_independent_at_10%": 0.05,
-    "false_rollback_clustered_ramp_per_rollout_k1": 0.055,
-    "false_rollback_clustered_ramp_k6": 0.055,
+    "false_rollback_clustered_ramp_per_rollout_k1": 0.05,
+    "false_rollback_clustered_ramp_k6": 0.05,
     "wrong_promotion_independent_at_10%": 0.05,
     "wrong_promotion_clustered": 0.05,
     "wrong_promotion_clustered_few_users": 0.05,
