@@ -58,7 +58,7 @@ def _bearer(request: Request) -> str:
 
 def _listed(token: str, digests: tuple[str, ...]) -> bool:
     shown = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-    return bool(token) and any([hmac.compare_digest(shown, listed.lower()) for listed in digests])
+    return bool(token) and any(hmac.compare_digest(shown, listed.lower()) for listed in digests)
 
 
 def _loopback(host: str | None) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from configs.errors import UnavailableError
 from data_contracts.records import BASE_VERSION, AdapterRef, Message
 
 FinishReason = Literal["stop", "length"]
@@ -50,7 +51,7 @@ class Engine(Protocol):
         Raises:
             InputError: the prompt does not fit the engine's context (code `context_length_exceeded`).
             NotFoundError: the version is not loaded.
-            UnavailableError: the queue is full, or the engine is closed.
+            UnavailableError: the queue is full (code `queue_full`), or the engine is closed.
         """
         ...
 
@@ -81,3 +82,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Stop; what still runs ends with UnavailableError."""
         ...
+
+
+def queue_full(limit: int) -> UnavailableError:
+    """The error of one request too many."""
+    error = UnavailableError("too many requests are waiting", expected=f"at most {limit}", fix="try again in a moment")
+    error.code = "queue_full"
+    return error

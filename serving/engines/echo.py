@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from configs.errors import AdapterRejectedError, NotFoundError, UnavailableError
 from data_contracts.records import BASE_VERSION, AdapterRef, Message
-from serving.engines.base import Delta, FinishReason, GenerationRequest
+from serving.engines.base import Delta, FinishReason, GenerationRequest, queue_full
 
 Reply = Callable[[Sequence[Message]], str]
 
@@ -49,7 +49,7 @@ class EchoEngine:
         if request.version not in self._loaded:
             raise NotFoundError("this version is not loaded", where=request.version)
         if self._running >= self._queue_limit:
-            raise UnavailableError("too many requests are waiting", expected=f"at most {self._queue_limit}")
+            raise queue_full(self._queue_limit)
         self._running += 1
         try:
             text, reason, words = self._answer(request)

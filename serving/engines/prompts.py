@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from data_contracts.records import Message
+from models.prompts import prompt_ids
 
 KEPT_HEADS = 64
 
@@ -54,8 +55,7 @@ class PromptEncoder:
     def _ids(self, messages: Sequence[Message], *, answer: bool) -> list[int]:
         plain = [{"role": m.role, "content": self._without_special(m.content)} for m in messages]
         with self._lock:
-            text = self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=answer)
-            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            return prompt_ids(self._tokenizer, plain, answer=answer)
 
     def _without_special(self, content: str) -> str:
         """Control tokens written out by a user must not end their message and begin a system one."""

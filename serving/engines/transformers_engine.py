@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import AdapterRejectedError, InputError, NotFoundError, UnavailableError
 from configs.schema import ServingSection
 from data_contracts.records import BASE_VERSION, AdapterRef, Message
-from serving.engines.base import Delta, GenerationRequest
+from serving.engines.base import Delta, GenerationRequest, queue_full
 from serving.engines.prompts import PromptEncoder
 
 if TYPE_CHECKING:
@@ -64,21 +64,20 @@ class TransformersEngine:
     """
 
     def __init__(self, path: Path, *, base_digest: str, settings: ServingSection, threads: int = 0) -> None:
-        import torch
-        from models.loading import load_base
-
+        from models.loading import load_base, set_threads
+        from models.prompts import stop_ids
         from serving.engines.batch import Batch
 
-        if threads:
-            torch.set_num_threads(threads)
+        set_threads(threads)
         self._settings = settings
         self._base_digest = base_digest
         model, tokenizer = load_base(path)
         self._model: Any = model
         self._encoder = PromptEncoder(tokenizer)
-        self._batch = Batch(model, _eos_ids(model, tokenizer), settings.max_batch)
+        self._batch = Batch(model, stop_ids(model, tokenizer), settings.max_batch)
         self._context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 20))
         self._peft: Any = None
+        self._digests: dict[str, str] = {}
         self._loaded = frozenset({BASE_VERSION})
         self._mailbox = _Mailbox()
         self._wake = threading.Condition()
@@ -102,11 +101,7 @@ class TransformersEngine:
             if request.version not in self._loaded:
                 raise NotFoundError("this version is not loaded", where=request.version)
             if len(self._waiting) >= self._settings.queue_limit:
-                raise UnavailableError(
-                    "too many requests are waiting",
-                    expected=f"at most {self._settings.queue_limit}",
-                    fix="try again in a moment",
-                )
+                raise queue_full(self._settings.queue_limit)
             self._waiting.append(row)
             self._wake.notify()
         try:
@@ -199,11 +194,24 @@ class TransformersEngine:
 
         if ref.version in self._loaded:
             return
-        if self._peft is None:
-            self._peft = attach(self._model, ref)
+        if ref.version in self._digests:
+            # Still in memory: it was the last one, or rows run on it while it is asked to leave.
+            if self._digests[ref.version] != ref.digest:
+                raise AdapterRejectedError(
+                    "this version's name belongs to another adapter",
+                    where=ref.version,
+                    expected=self._digests[ref.version],
+                    found=ref.digest,
+                )
+            with self._wake:
+                leaving = self._leaving.pop(ref.version, None)
+            if leaving is not None:
+                leaving.set_result(None)
+        elif self._peft is None:
+            self._peft = attach(self._model, ref, base_digest=self._base_digest)
         else:
-            load_adapter(self._peft, ref)
-        self._peft.eval()
+            load_adapter(self._peft, ref, base_digest=self._base_digest)
+        self._digests[ref.version] = ref.digest
         self._batch.mix.hook(self._model)
         self._batch.adapters = True
         self._loaded = self._loaded | {ref.version}
@@ -214,12 +222,21 @@ class TransformersEngine:
 
         with self._wake:
             used = {row.version for row in (*self._waiting, *self._batch.rows)}
-            idle = [(version, future) for version, future in self._leaving.items() if version not in used]
-            for version, _ in idle:
+            idle = {version: future for version, future in self._leaving.items() if version not in used}
+            for version in idle:
                 del self._leaving[version]
-        for version, future in idle:
-            self._batch.forget(version)
-            _obey(lambda name=version: unload_adapter(self._peft, name), future)  # type: ignore[misc]
+        try:
+            # peft cannot be left without any adapter: the last one stays in memory, unasked, until another is there.
+            gone = [v for v in self._digests if v not in self._loaded and v not in self._leaving]
+            for version in gone[: len(self._digests) - 1]:
+                del self._digests[version]
+                if self._peft.active_adapter == version:
+                    self._peft.set_adapter(next(iter(self._digests)))
+                unload_adapter(self._peft, version)
+        finally:
+            for version, future in idle.items():
+                self._batch.forget(version)
+                future.set_result(None)
 
     def _run(self) -> None:
         import torch
@@ -235,7 +252,7 @@ class TransformersEngine:
             for work, future in commands:
                 _obey(work, future)
             if self._leaving:
-                self._unload_idle()
+                _obey(self._unload_idle, Future())
             with torch.inference_mode():
                 self._turn()
         self._end()
@@ -308,9 +325,3 @@ def context_length_exceeded(found: int, limit: int) -> InputError:
     )
     error.code = "context_length_exceeded"
     return error
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, (list, tuple)) else [configured]
-    return frozenset(int(i) for i in (*several, tokenizer.eos_token_id) if i is not None)

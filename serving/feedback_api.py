@@ -1,0 +1,197 @@
+"""POST /feedback and POST /incidents: checked, redacted, acknowledged after the commit.
+
+The same feedback sent twice counts once: without an id of its own, an item's id is a keyed digest of what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import uuid
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+import store.audit
+import store.incidents
+import store.interactions
+from configs.errors import InputError, NotFoundError, TidemillError
+from data_contracts.digests import canonical_json
+from data_contracts.ids import request_id_is_ours
+from data_contracts.records import Feedback, Incident, Interaction, Message, utc_now
+from serving.api_types import FeedbackBody, IncidentBody, parse
+from serving.auth import check_reviewer
+from serving.gateway import Gateway
+from serving.http_errors import error_body, input_error, read_json, unexpected
+
+ANONYMOUS = "anonymous"
+MAX_ITEMS = 500
+
+
+async def post_feedback(gateway: Gateway, request: Request) -> Response:
+    """One item, or {"items": [...]}: then each item has its own result, and the good ones are kept."""
+    data = await read_json(request, gateway.config.serving.max_body_bytes)
+    if "items" not in data:
+        return JSONResponse(await _accept(gateway, request, data, ""))
+    items = data["items"]
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_ITEMS:
+        raise input_error(
+            "a batch is a list of items",
+            "invalid_value",
+            where="items",
+            expected=f"1 to {MAX_ITEMS} objects",
+            found=f"{len(items)} items" if isinstance(items, list) else type(items).__name__,
+        )
+    results = await asyncio.gather(
+        *(_settle(gateway, request, item, f"items.{place}") for place, item in enumerate(items))
+    )
+    counts = {name: sum(r.get("status") == name for r in results) for name in ("accepted", "duplicate", "rejected")}
+    return JSONResponse({"items": results, **counts}, 400 if counts["rejected"] == len(results) else 200)
+
+
+async def _settle(gateway: Gateway, request: Request, item: Any, where: str) -> dict[str, Any]:
+    try:
+        return await _accept(gateway, request, item, where)
+    except TidemillError as error:
+        return {"status": "rejected", **error_body(error)}
+    except Exception as error:
+        return {"status": "rejected", **error_body(unexpected(error))}
+
+
+async def _accept(gateway: Gateway, request: Request, data: Any, where: str) -> dict[str, Any]:
+    """Check one item and wait for its commit.
+
+    Raises:
+        InputError, NotFoundError, AuthError: the item is not acceptable.
+        StoreError: it could not be committed; nothing was kept, send it again.
+    """
+    body = parse(FeedbackBody, data, where)
+    _check_request_id(gateway, body.request_id, where)
+    for name in ("text", "rejected"):
+        check_length(gateway, getattr(body, name), f"{where}.{name}".strip("."))
+    if body.scope == "review":
+        check_reviewer(request, gateway.config.serving)
+    row = _feedback(gateway, body)
+    new = await asyncio.wrap_future(gateway.writer.submit_feedback(gateway.model, row))
+    status = "accepted" if new else "duplicate"
+    gateway.metrics.count("tidemill_feedback_total", kind=row.kind.value, result=status)
+    return {"id": row.id, "status": status}
+
+
+def _feedback(gateway: Gateway, body: FeedbackBody) -> Feedback:
+    principal = body.user or ANONYMOUS
+    session = gateway.redactor.session()
+
+    def clean(value: str | None) -> str | None:
+        return None if value is None else session.redact(value)[0]
+
+    said = {"model": gateway.model, **body.model_dump(mode="json", exclude={"id"}), "user": principal}
+    # Keyed: a plain digest would let anybody with the id check a guess of the text.
+    derived = "fb-" + hmac.new(gateway.key, canonical_json(said), hashlib.sha256).hexdigest()[:40]
+    return Feedback(
+        id=body.id or derived,
+        interaction_id=body.request_id,
+        kind=body.kind,
+        created_at=utc_now(),
+        principal=principal,
+        scope=body.scope,
+        thumb=body.thumb,
+        rating=body.rating,
+        text=clean(body.text),
+        rejected=clean(body.rejected),
+        label=clean(body.label),
+    )
+
+
+async def post_incident(gateway: Gateway, request: Request) -> Response:
+    """Open an incident: a prompt, the reviewed answer and other ways of asking. For reviewers."""
+    check_reviewer(request, gateway.config.serving)
+    body = parse(IncidentBody, await read_json(request, gateway.config.serving.max_body_bytes))
+    for place, text in enumerate((body.required, *body.paraphrases)):
+        check_length(gateway, text, "required" if place == 0 else f"paraphrases.{place - 1}")
+    served: Interaction | None = None
+    if body.request_id is not None:
+        _check_request_id(gateway, body.request_id, "")
+        served = await asyncio.to_thread(_served, gateway, body.request_id)
+    incident = _incident(gateway, body, served)
+    new = await asyncio.to_thread(_open_incident, gateway, incident)
+    result = {"id": incident.id, "status": "accepted" if new else "duplicate"}
+    return JSONResponse(result, 201 if new else 200)
+
+
+def _incident(gateway: Gateway, body: IncidentBody, served: Interaction | None) -> Incident:
+    session = gateway.redactor.session()
+    messages: tuple[Message, ...]
+    if body.messages is not None:
+        plain = [message.record() for message in body.messages]
+        messages = tuple(gateway.redactor.redact_messages(plain, session)[0])
+    else:
+        assert served is not None  # noqa: S101 - the body has a request id where it has no messages
+        messages = served.messages
+    title, required = session.redact(body.title)[0][:256], session.redact(body.required)[0]
+    paraphrases = tuple(session.redact(p)[0] for p in body.paraphrases)
+    facts = [gateway.model, title, required, paraphrases, [m.model_dump() for m in messages]]
+    mac = hmac.new(gateway.key, canonical_json(facts), hashlib.sha256).digest()
+    return Incident(
+        id=str(uuid.UUID(bytes=mac[:16], version=8)),
+        model=gateway.model,
+        interaction_id=body.request_id,
+        severity=body.severity,
+        answer=served.answer if served else "",
+        opened_at=utc_now(),
+        opened_by=body.user or "reviewer",
+        title=title,
+        required=required,
+        paraphrases=paraphrases,
+        messages=messages,
+    )
+
+
+def _served(gateway: Gateway, request_id: str) -> Interaction:
+    with gateway.store.read() as conn:
+        served = store.interactions.get(conn, request_id)
+    if served is None:
+        raise NotFoundError("this request is not recorded (yet)", where="request_id", found=request_id)
+    return served
+
+
+def _open_incident(gateway: Gateway, incident: Incident) -> bool:
+    with gateway.store.write() as conn:
+        if store.incidents.get(conn, incident.id) is not None:
+            return False
+        store.incidents.insert(conn, incident)
+        actor = gateway.redactor.pseudonym(incident.opened_by)
+        store.audit.append(conn, actor, "incident.opened", incident.id, {"severity": incident.severity})
+    return True
+
+
+def _check_request_id(gateway: Gateway, request_id: str, where: str) -> None:
+    """Refuse feedback on a request this installation never served.
+
+    Raises:
+        NotFoundError: the id's MAC is not ours for this model.
+    """
+    if request_id.isascii() and request_id_is_ours(gateway.key, gateway.model, request_id):
+        return
+    error = NotFoundError(
+        "no such request was served here",
+        where=f"{where}.request_id".strip("."),
+        expected="the `id` of a response of this gateway",
+    )
+    error.code = "unknown_request_id"
+    raise error
+
+
+def check_length(gateway: Gateway, text: str | None, where: str) -> None:
+    """Refuse a text beyond `serving.max_feedback_chars`.
+
+    Raises:
+        InputError: it is longer.
+    """
+    limit = gateway.config.serving.max_feedback_chars
+    if text is not None and len(text) > limit:
+        raise InputError(
+            "the text is too long", where=where, expected=f"at most {limit} characters", found=f"{len(text)} characters"
+        )
