@@ -249,6 +249,34 @@ def _training(artifact: AdapterArtifact) -> list[tuple[str, str]]:
     return facts + [(name, f"{value:.4g}") for name, value in sorted(artifact.metrics.items())]
 
 
+def _lineage(
+    report: EvalReport, decision: GateDecision, artifact: AdapterArtifact | None, snapshot: DatasetSnapshot | None
+) -> list[tuple[str, str]]:
+    lineage = [
+        ("candidate", report.candidate_digest),
+        ("champion", report.champion_digest),
+        ("base", report.base_digest),
+        ("data", report.dataset_digest),
+        *((f"suite {name}", by["candidate"].suite_digest) for name, by in report.scores.items()),
+        ("policy", decision.policy_digest),
+    ]
+    if artifact is not None:
+        lineage += [("configuration", artifact.config_digest), ("code", artifact.code_commit)]
+    if snapshot is not None:
+        lineage += [("contract", snapshot.contract_digest), *((f"replay {k}", v) for k, v in snapshot.replay.items())]
+    lineage += [
+        ("decided at", decision.decided_at.isoformat(timespec="seconds")),
+        ("evaluation took", f"{report.seconds:.1f} s"),
+    ]
+    return [(name, text or "-") for name, text in lineage]
+
+
+def _data_rows(snapshot: DatasetSnapshot | None) -> list[tuple[str, int]]:
+    if snapshot is None:
+        return []
+    return [*sorted(snapshot.counts.items()), *((f"left out: {k}", v) for k, v in sorted(snapshot.reasons.items()))]
+
+
 def render_html(
     report: EvalReport,
     decision: GateDecision,
@@ -273,28 +301,6 @@ def render_html(
     """
     from jinja2 import Environment, StrictUndefined
 
-    lineage = [
-        ("candidate", report.candidate_digest),
-        ("champion", report.champion_digest),
-        ("base", report.base_digest),
-        ("data", report.dataset_digest),
-        *((f"suite {name}", by["candidate"].suite_digest) for name, by in report.scores.items()),
-        ("policy", decision.policy_digest),
-    ]
-    if artifact is not None:
-        lineage += [("configuration", artifact.config_digest), ("code", artifact.code_commit)]
-    if snapshot is not None:
-        lineage += [("contract", snapshot.contract_digest), *((f"replay {k}", v) for k, v in snapshot.replay.items())]
-    lineage += [
-        ("decided at", decision.decided_at.isoformat(timespec="seconds")),
-        ("evaluation took", f"{report.seconds:.1f} s"),
-    ]
-    data_rows: list[tuple[str, int]] = []
-    if snapshot is not None:
-        data_rows = [
-            *sorted(snapshot.counts.items()),
-            *((f"left out: {k}", v) for k, v in sorted(snapshot.reasons.items())),
-        ]
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     return page.render(
         style=STYLE,
@@ -313,8 +319,8 @@ def render_html(
         curve=_curve(artifact.loss_curve) if artifact else None,
         training=_training(artifact) if artifact else [],
         snapshot=snapshot,
-        data_rows=data_rows,
-        lineage=[(name, text or "-") for name, text in lineage],
+        data_rows=_data_rows(snapshot),
+        lineage=_lineage(report, decision, artifact, snapshot),
         alpha=alpha,
         **_forest(decision.suites),
     )

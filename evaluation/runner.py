@@ -144,6 +144,23 @@ class _Progress:
         )
 
 
+def _score(
+    name: str,
+    items: Sequence[EvalItem],
+    keys: Sequence[str],
+    digests: Mapping[Role, str],
+    caches: Mapping[str, AnswerCache],
+) -> dict[str, SuiteScores]:
+    """Every model's scores on one suite, from the answers in the caches."""
+    scores: dict[str, SuiteScores] = {}
+    for role, model in digests.items():
+        found = [output for key in keys if (output := caches[model].get(key)) is not None]
+        scores[role] = SuiteScores(
+            suite=name, suite_digest=suite_digest(items), model_digest=model, items=score_outputs(items, found)
+        )
+    return scores
+
+
 def run(
     base_path: Path,
     base_digest: str,
@@ -179,7 +196,9 @@ def run(
     suites = {name: items for name, items in suites.items() if items}
     for name, items in suites.items():
         lint(items, name)
-    digests = {role: ref.digest if (ref := models[role]) is not None else base_digest for role in ROLES}
+    digests: dict[Role, str] = {
+        role: ref.digest if (ref := models[role]) is not None else base_digest for role in ROLES
+    }
     refs = {digests[role]: models[role] for role in ROLES}
     caches = {model: AnswerCache(cache_dir, model) for model in refs}
     keys = {name: [item_digest(item) for item in items] for name, items in suites.items()}
@@ -198,23 +217,12 @@ def run(
             outputs = _ask(*loaded.use(refs[digests[role]]), [item for _, item in chunk], batch)
             caches[digests[role]].put(zip([key for key, _ in chunk], outputs, strict=True))
             counter.add(len(chunk), role, name)
-    scores: dict[str, dict[str, SuiteScores]] = {}
-    for name, items in suites.items():
-        scores[name] = {}
-        for role in ROLES:
-            found = [caches[digests[role]].get(key) for key in keys[name]]
-            scores[name][role] = SuiteScores(
-                suite=name,
-                suite_digest=suite_digest(items),
-                model_digest=digests[role],
-                items=score_outputs(items, [output for output in found if output is not None]),
-            )
     return EvalReport(
         candidate_digest=digests["candidate"],
         champion_digest=digests["champion"],
         base_digest=base_digest,
         dataset_digest=dataset_digest,
-        scores=scores,
+        scores={name: _score(name, items, keys[name], digests, caches) for name, items in suites.items()},
         slices={name: {item.id: item.slice for item in items if item.slice} for name, items in suites.items()},
         seconds=round(time.monotonic() - started, 3),
     )
