@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from configs.schema import Config
     from flows.context import Context
 
 app = typer.Typer(
@@ -33,24 +34,24 @@ Who = Annotated[str, typer.Option("--by", help="Who takes the responsibility; go
 Why = Annotated[str, typer.Option("--reason", help="Why; goes into the audit log.")]
 
 
-def _load(profile: str, state: str | None):  # type: ignore[no-untyped-def]
-    from configs.loader import load_config, profile_path
+def _load(profile: str, state: str | None) -> Config:
+    from configs.loader import load_config
 
-    path = profile_path(profile)
-    return load_config(profile, {"state_dir": state} if state else None), path.parent
+    return load_config(profile, {"state_dir": state} if state else None)
 
 
 @contextmanager
 def _context(profile: str, state: str | None) -> Iterator[Context]:
     """The context of a command: the running stack's resolved profile if there is one, else the profile."""
+    from configs.loader import load_config
     from configs.paths import StateDir
-    from flows.context import open_context, read_resolved
+    from flows.context import open_context
 
-    config, folder = _load(profile, state)
+    config = _load(profile, state)
     resolved = StateDir.of(config).resolved_config
     if resolved.is_file():
-        config, folder = read_resolved(resolved)  # type: ignore[assignment]
-    context = open_context(config, folder)
+        config = load_config(str(resolved))
+    context = open_context(config)
     try:
         yield context
     finally:
@@ -64,8 +65,8 @@ def up(profile: Profile = "default", state: StateOption = None, as_json: AsJson 
     from cli.stack import start
     from configs.paths import StateDir
 
-    config, folder = _load(profile, state)
-    info = start(config, StateDir.of(config), say=lambda s: print_line(s) if not as_json else None, config_dir=folder)
+    config = _load(profile, state)
+    info = start(config, StateDir.of(config), say=lambda s: print_line(s) if not as_json else None)
     if as_json:
         print_json(info.as_dict())
     else:
@@ -82,7 +83,7 @@ def down(profile: Profile = "default", state: StateOption = None, as_json: AsJso
     from cli.stack import stop
     from configs.paths import StateDir
 
-    config, _ = _load(profile, state)
+    config = _load(profile, state)
     stopped = stop(StateDir.of(config))
     if as_json:
         print_json({"stopped": stopped})
@@ -127,7 +128,7 @@ def demo(
     from cli.demo.runner import run_demo
     from configs.paths import StateDir
 
-    config, _ = _load("demo-short" if short else "demo", state)
+    config = _load("demo-short" if short else "demo", state)
     result = run_demo(config, StateDir.of(config), short=short, out=out)
     raise SystemExit(result.exit_code)
 
@@ -140,8 +141,8 @@ def deploy(profile: Profile = "default", state: StateOption = None, as_json: AsJ
     from cli.output import show
     from cli.stack import deploy_flows
 
-    config, folder = _load(profile, state)
-    made = json.loads(deploy_flows(config, folder))
+    config = _load(profile, state)
+    made = json.loads(deploy_flows(config))
     show(made, [{"deployment": k, "id": v} for k, v in made.items()], as_json=as_json, title="deployments")
 
 

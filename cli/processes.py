@@ -12,6 +12,9 @@ from typing import Any
 
 from configs.errors import StackError
 
+# Started processes outlive the function that starts them; their handles must not be collected before.
+_HANDLES: list[subprocess.Popen[bytes]] = []
+
 
 @dataclass(frozen=True)
 class Child:
@@ -41,6 +44,7 @@ def spawn(name: str, command: Sequence[str], environment: Mapping[str, str], log
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _HANDLES.append(process)
     return Child(name, process.pid, psutil.Process(process.pid).create_time(), str(log))
 
 
@@ -85,6 +89,7 @@ def stop_processes(children: Sequence[Child], grace_s: float = 15.0) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(alive, timeout=5)
+    _HANDLES[:] = [handle for handle in _HANDLES if handle.poll() is None]
 
 
 def wait_until_ready(child: Child, url: str, timeout_s: float) -> None:

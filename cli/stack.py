@@ -169,9 +169,9 @@ def _write_stack(state: StateDir, info: StackInfo, children: list[Child]) -> Non
     temporary.replace(state.stack_file)
 
 
-def deploy_flows(config: Config, config_dir: Path | None = None) -> str:
+def deploy_flows(config: Config) -> str:
     """Make deployments and automations on the profile's Prefect server; returns their ids as JSON."""
-    config_path = write_resolved(config, config_dir)
+    config_path = write_resolved(config)
     state = StateDir.of(config)
     return _deploy({**prefect_environment(config, state), CONFIG_VARIABLE: str(config_path)})
 
@@ -204,7 +204,7 @@ def fetch_models(config: Config, say: Say) -> None:
         resolve(reference, cache_dir(config), say)
 
 
-def start(config: Config, state: StateDir, *, say: Say = lambda _: None, config_dir: Path | None = None) -> StackInfo:
+def start(config: Config, state: StateDir, *, say: Say = lambda _: None) -> StackInfo:
     """Start everything and return when it answers.
 
     Raises:
@@ -221,9 +221,9 @@ def start(config: Config, state: StateDir, *, say: Say = lambda _: None, config_
     fetch_models(config, say)
     for name in ("prefect", "mlflow/artifacts"):
         (state.root / name).mkdir(parents=True, exist_ok=True)
-    context = open_context(config, config_dir)  # migrates; refuses a database from a newer Tidemill
+    context = open_context(config)  # migrates; refuses a database from a newer Tidemill
     context.store.close()
-    config_path = write_resolved(config, config_dir)
+    config_path = write_resolved(config)
     info = info_of(config)
     children: list[Child] = []
     try:

@@ -142,7 +142,18 @@ def load_config(name_or_path: str = "default", overrides: Mapping[str, Any] | No
     path = profile_path(name_or_path)
     data = _merge(_read(path), overrides or {}, frozenset({"guardrails"}))
     data.setdefault("profile", path.stem)
-    return build_config(data, path)
+    return _with_absolute_files(build_config(data, path), path.parent)
+
+
+def _with_absolute_files(config: Config, folder: Path) -> Config:
+    """Contract, prompts and suites by absolute path, so that a resolved profile means the same everywhere."""
+    found = {
+        "ingest": {"contract": str(resource_path(config.ingest.contract, folder))},
+        "replay": {"prompts": str(resource_path(config.replay.prompts, folder))},
+        "evaluation": {"anchors": tuple(str(resource_path(a, folder)) for a in config.evaluation.anchors)},
+    }
+    sections = {name: getattr(config, name).model_copy(update=update) for name, update in found.items()}
+    return config.model_copy(update=sections)
 
 
 def cache_dir(config: Config) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
-from configs.loader import build_config, cache_dir, resource_path
+from configs.loader import cache_dir, load_config, resource_path
 from configs.paths import StateDir
 from configs.schema import Config
+from flows.files import write_text
 from store.engine import Store
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ class Context:
     config: Config
     state: StateDir
     store: Store
-    config_dir: Path | None = None
 
     @property
     def model(self) -> str:
@@ -60,7 +59,7 @@ class Context:
 
     def resource(self, relative: str) -> Path:
         """A contract, prompt or suite file of the profile."""
-        return resource_path(relative, self.config_dir)
+        return resource_path(relative)
 
     def run_dir(self, request_id: str) -> Path:
         """Working folder of one retrain."""
@@ -69,43 +68,22 @@ class Context:
         return folder
 
 
-def open_context(config: Config, config_dir: Path | None = None) -> Context:
+def open_context(config: Config) -> Context:
     """Open the store of a profile (migrating it) and make the context."""
     state = StateDir.of(config)
     state.root.mkdir(parents=True, exist_ok=True)
-    return Context(config, state, Store.open(state.store_url(config)), config_dir)
+    return Context(config, state, Store.open(state.store_url(config)))
 
 
-def write_resolved(config: Config, config_dir: Path | None = None) -> Path:
-    """Write the resolved profile into the state directory, where the gateway and the flows read it."""
-    state = StateDir.of(config)
-    state.root.mkdir(parents=True, exist_ok=True)
-    data = config.model_dump(mode="json")
-    data["state_dir"] = str(state.root)
-    text = json.dumps({"config": data, "config_dir": str(config_dir) if config_dir else None}, indent=1)
-    temporary = state.resolved_config.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(state.resolved_config)
-    return state.resolved_config
+def write_resolved(config: Config) -> Path:
+    """Write the resolved profile into the state directory, where the gateway and the flows read it.
 
-
-def read_resolved(path: Path) -> tuple[Config, Path | None]:
-    """Read what `write_resolved` wrote.
-
-    Raises:
-        ConfigError: the file is missing or not of this form.
+    It is a profile like any other (JSON is YAML), with absolute paths and real ports.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        folder = data.get("config_dir")
-        return build_config(data["config"], path), Path(folder) if folder else None
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            "the resolved profile cannot be read",
-            where=path,
-            found=error,
-            fix="start the stack with `tidemill up`, which writes it",
-        ) from error
+    state = StateDir.of(config)
+    resolved = config.model_copy(update={"state_dir": str(state.root)})
+    write_text(state.resolved_config, resolved.model_dump_json(indent=1) + "\n")
+    return state.resolved_config
 
 
 def context_from_environment() -> Context:
@@ -121,4 +99,4 @@ def context_from_environment() -> Context:
             expected="the path of a resolved profile (config.json in the state directory)",
             fix="start the worker with `tidemill up`, or set the variable in the work pool's job template",
         )
-    return open_context(*read_resolved(Path(path)))
+    return open_context(load_config(path))

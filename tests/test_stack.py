@@ -19,10 +19,11 @@ import pytest
 from cli import stack
 from cli.processes import is_alive, spawn, stop_processes, wait_until_ready
 from configs.errors import StackError
+from configs.loader import load_config
 from configs.paths import StateDir
 from data_contracts.records import Cause, RetrainRequest, utc_now
 from flows import triggers
-from flows.context import Context, open_context, read_resolved
+from flows.context import Context, open_context
 from store import requests, steps
 from tests.flows.flow_samples import add_corrections, tiny_config
 
@@ -63,7 +64,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     state = tmp_path_factory.mktemp("stack") / "state"
     config = tiny_config(state, stack={"watch_interval_s": 5, "lease_s": 20})
     info = stack.start(config, StateDir.of(config))
-    context = open_context(*read_resolved(StateDir.of(config).resolved_config))
+    context = open_context(load_config(str(StateDir.of(config).resolved_config)))
     try:
         yield Running(info, context)
     finally:

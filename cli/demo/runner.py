@@ -24,9 +24,10 @@ from cli.demo.script import FULL, SHORT, Script
 from cli.demo.story import COMPANY, Story, earlier_lines, load_story
 from cli.demo.talk import Customers
 from configs.errors import DemoError, TidemillError
+from configs.loader import load_config
 from configs.paths import StateDir
 from configs.schema import Config
-from flows.context import Context, open_context, read_resolved
+from flows.context import Context, open_context
 
 MARKER = "demo.json"
 _ACTS = {1: act_one, 2: act_two, 3: act_three}
@@ -122,7 +123,7 @@ def _play(config: Config, state: StateDir, script: Script, narrator: Narrator, r
     narrator.say("Starting Prefect, MLflow, the gateway and a worker.")
     with narrator.bar("starting the stack"):
         info = stack.start(config, state, say=narrator.say)
-    context = open_context(*read_resolved(state.resolved_config))
+    context = open_context(load_config(str(state.resolved_config)))
     customers = Customers(info.gateway_url, context.model, seed=script.seed)
     try:
         _introduce(narrator, context.config, script, info)

@@ -8,6 +8,7 @@ from data_contracts.records import EvalReport, GateDecision
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
+from flows.steps.evaluate import build_suites
 from store import audit
 
 
@@ -34,7 +35,15 @@ def gate(run: Run) -> Output:
         run.context.config.gate,
         "non_inferiority" if run.caused_by_erasure_or_schedule else "superiority",
     )
-    html = render_html(report, decision, artifact=run.artifact, snapshot=run.snapshot, title=run.ledger.request.title)
+    html = render_html(
+        report,
+        decision,
+        artifact=run.artifact,
+        snapshot=run.snapshot,
+        title=run.ledger.request.title,
+        items=build_suites(run),
+        alpha=run.context.config.gate.alpha,
+    )
     report_path = run.context.state.reports / f"{run.request_id}.html"
     write_text(report_path, html)
     with run.context.store.write() as conn:

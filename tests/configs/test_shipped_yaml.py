@@ -60,3 +60,12 @@ def test_a_contract_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", STORY, ids=lambda p: p.stem)
 def test_the_storys_files_are_lists(path: Path) -> None:
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), list)
+
+
+def test_the_short_anchors_are_some_of_the_anchors() -> None:
+    def lines(name: str) -> list[str]:
+        return resource_path(f"suites/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+
+    short, full = lines("anchors-short"), lines("anchors")
+    assert len(short) == len(set(short)) == 40
+    assert set(short) <= set(full), "anchors.jsonl changed: take the changed lines over into anchors-short.jsonl"

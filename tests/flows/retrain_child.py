@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from flows.context import open_context, read_resolved
+from configs.loader import load_config
+from flows.context import open_context
 from flows.observer import PrintObserver
 from flows.pipeline import run_retrain
 
 if __name__ == "__main__":
-    context = open_context(*read_resolved(Path(sys.argv[1])))
+    context = open_context(load_config(sys.argv[1]))
     print(run_retrain(context, sys.argv[2], PrintObserver()))
