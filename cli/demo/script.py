@@ -47,7 +47,7 @@ SHORT = Script(
     acts=(1, 3),
     things=5,
     sizes={1: Size(12, 5)},
-    crowd=160,
+    crowd=200,
     earlier=100,
     extras=Extras(wrong=4, rude=2, private_questions=2, private_corrections=1, twice=3),
 )

@@ -20,6 +20,7 @@ from cli.demo.runner import check_story, fresh_state
 from cli.demo.script import FULL, SHORT
 from configs.errors import DemoError
 from configs.paths import StateDir
+from configs.schema import TrainingSection
 from data_contracts.records import AdapterRef, ModelVersion
 from models.adapters import check_adapter, publish_adapter
 
@@ -107,20 +108,19 @@ def test_on_a_terminal_the_narrator_shows_a_bar() -> None:
 
 def test_memory_counts_children_and_what_the_stack_file_names(tmp_path: Path) -> None:
     stack_file = tmp_path / "stack.json"
-    child = subprocess.Popen([sys.executable, "-c", "import time; x = b'1' * 60_000_000; time.sleep(60)"])
+    code = "x = bytearray(b'1') * 60_000_000; print(len(x), flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         stack_file.write_text(json.dumps({"info": {"port": 1}, "children": [{"name": "x", "pid": child.pid}]}))
         assert stack_pids(stack_file) == {child.pid}
         with PeakMemory(stack_file) as memory:
-            for _ in range(100):
-                if resident_bytes({child.pid}) > 60_000_000:
-                    break
+            assert child.stdout is not None
+            child.stdout.readline()
             memory._sample()
         assert memory.peak_bytes >= resident_bytes({os.getpid()})
         assert memory.peak_mb >= 50
     finally:
-        child.terminate()
-        child.wait()
+        child.communicate(b"\n", timeout=30)
     assert stack_pids(tmp_path / "none.json") == set()
 
 
@@ -143,15 +143,13 @@ def test_an_earlier_demos_state_is_removed(tmp_path: Path) -> None:
 
 def test_the_bad_adapter_passes_the_loading_checks_and_is_noise(tmp_path: Path, tiny_base: Path) -> None:
     import torch
-    from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file
 
     from models.loading import load_base
+    from training.lora import add_lora
 
     model, _ = load_base(tiny_base)
-    peft_model = get_peft_model(
-        model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
+    peft_model = add_lora(model, TrainingSection(rank=4, alpha=8.0), seed=1)
     made = tmp_path / "made"
     peft_model.save_pretrained(made)
     (made / "README.md").unlink(missing_ok=True)
