@@ -135,7 +135,7 @@ def _incident(gateway: Gateway, body: IncidentBody, served: Interaction | None) 
     facts = [gateway.model, title, required, paraphrases, [m.model_dump() for m in messages]]
     mac = hmac.new(gateway.key, canonical_json(facts), hashlib.sha256).digest()
     return Incident(
-        id=str(uuid.UUID(bytes=mac[:16], version=8)),
+        id=str(uuid.UUID(bytes=mac[:16], version=5)),
         model=gateway.model,
         interaction_id=body.request_id,
         severity=body.severity,
