@@ -1,12 +1,13 @@
 """Replay: the base's own greedy answers to varied prompts, generated in a process of their own and cached.
 
-Run as `python -m training.replay --job JOB.json`; prints JSON lines like the trainer. An answer is kept under the digest
-of (base, prompt, decoding), so a later round asks the base only for prompts it has not answered yet.
+Run as `python -m training.replay --job JOB.json`; prints JSON lines like the trainer. An answer is kept under the
+digest of (base, prompt, decoding), so a later round asks the base only for prompts it has not answered yet.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 def _key(base_digest: str, prompt: Sequence[Message], max_new_tokens: int) -> str:
-    return digest([base_digest, [m.model_dump() for m in prompt], "greedy", max_new_tokens])
+    return digest([base_digest, [m.model_dump() for m in prompt], "greedy, whole sentences", max_new_tokens])
 
 
 def _cached(cache_dir: Path, key: str) -> str | None:
@@ -44,7 +45,7 @@ def answer_prompts(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> list[str]:
-    """The base's answers, in the order of `prompts`.
+    """The base's answers, in the order of `prompts`; one that was cut off ends at its last whole sentence.
 
     Args:
         base_path: folder of the base model.
@@ -89,10 +90,20 @@ def answer_prompts(
     return [str(known[key]) for key in keys]
 
 
+def whole_sentences(answer: str) -> str:
+    """An answer that was cut off, up to the end of its last whole sentence or line; empty if it has none.
+
+    A completion is taught with its end of turn: half a sentence would teach the model to stop half way.
+    """
+    ends = [match.end() for match in re.finditer(r"[.!?][\"')\]]*(?=\s)|[^\n](?=\n)", answer)]
+    return answer[: ends[-1]] if ends else ""
+
+
 def _answer(job: dict[str, Any], emit: Callable[[dict[str, Any]], None], stop: threading.Event) -> dict[str, Any]:
     """The child's work: answer in chunks, and keep each chunk as soon as it is there."""
     from models.generate import generate
     from models.loading import load_base, set_threads
+    from models.prompts import completion_ids
 
     set_threads(int(job["threads"]))
     model, tokenizer = load_base(Path(job["base_path"]))
@@ -109,7 +120,8 @@ def _answer(job: dict[str, Any], emit: Callable[[dict[str, Any]], None], stop: t
             adapter=None,
         )
         for key, answer in zip(job["keys"][start : start + size], answers, strict=True):
-            write_json(Path(job["cache_dir"]) / f"{key}.json", {"answer": answer})
+            cut = len(completion_ids(tokenizer, answer)) > int(job["max_new_tokens"])
+            write_json(Path(job["cache_dir"]) / f"{key}.json", {"answer": whole_sentences(answer) if cut else answer})
         emit({"event": "progress", "done": min(total, start + size), "total": total})
     return {"event": "done", "answers": total}
 
