@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,20 @@ class Play:
     crowd: Crowd
     customers: Customers
     result: DemoResult
+
+    def note(self, act: int, **facts: Any) -> None:
+        """Add facts to what the result says of an act."""
+        self.result.acts.setdefault(str(act), {}).update(facts)
+
+    @contextmanager
+    def timed(self, act: int, part: str) -> Iterator[None]:
+        """Write down how long a part of an act took, in seconds, also when it fails."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.result.acts.setdefault(str(act), {}).setdefault("seconds", {})
+            seconds[part] = round(time.monotonic() - started, 1)
 
     def champion(self) -> Arm:
         """What serves now."""
@@ -74,30 +89,50 @@ class Play:
             new_manner=new,
         )
 
-    def examine(self, things: tuple[Thing, ...], version: str) -> float:
+    def examine(self, act: int, things: tuple[Thing, ...], version: str) -> float:
         """Share of held-out questions a version answers the company's way."""
         total = sum(len(thing.held_out) for thing in things)
-        with self.desk.narrator.bar(f"asking {version} the {total} held-out questions", total=total) as bar:
+        label = f"asking {version} the {total} held-out questions"
+        with self.timed(act, "examination"), self.desk.narrator.bar(label, total=total) as bar:
             done = iter(range(1, total + 1))
             answers = self.customers.examine(things, version, lambda: bar.update(next(done, total)))
         self.result.requests += total
         return sum(answers.values()) / total
 
-    def canary(self, request: RetrainRequest, rollout: Rollout, visits: Iterator[Visit]) -> dict[str, Any]:
+    def retrain(self, act: int, number: int) -> tuple[RetrainRequest, Rollout]:
+        """Follow a retrain to its canary; what its gate found goes into the result, whatever comes of it."""
+        with self.timed(act, "retrain"):
+            try:
+                return self.desk.follow_retrain(number, self.script.retrain_limit_s)
+            finally:
+                request = self.desk.request(number)
+                if request is not None:
+                    self.note(act, **_gate(self.desk, request))
+                    self.result.gate = self.result.acts[str(act)]["gate"]
+
+    def canary(self, act: int, request: RetrainRequest, rollout: Rollout, visits: Iterator[Visit]) -> None:
         """Customers talk while the canary of a retrain runs; it must be promoted."""
         desk = self.desk
-        with self.talking(visits, "customers talk to champion and canary") as tally:
-            ended = desk.follow_rollout(rollout, self.script.canary_limit_s)
-        closed = desk.wait(
-            f"{request.title} is closed",
-            lambda: r if (r := desk.request(request.number)) is not None and r.status in ("done", "failed") else None,
-            120.0,
+        with self.timed(act, "canary"):
+            with self.talking(visits, "customers talk to champion and canary") as tally:
+                ended = desk.follow_rollout(rollout, self.script.canary_limit_s)
+            closed = desk.wait(f"{request.title} is closed", lambda: _closed(desk, request.number), 120.0)
+        self.note(
+            act,
+            version=ended.candidate.version,
+            canary_requests=tally.requests,
+            by_version=tally.by_version,
+            reason=ended.reason,
         )
         if ended.state != "promoted" or closed.outcome != "promoted":
             raise DemoError(
-                "the canary was not promoted", where=ended.candidate.version, expected="promoted", found=ended.reason
+                "the canary was not promoted", where=ended.candidate.version, expected="promoted", found=ended.state
             )
-        return {"canary_requests": tally.requests, "by_version": tally.by_version, "reason": ended.reason}
+
+
+def _closed(desk: Desk, number: int) -> RetrainRequest | None:
+    request = desk.request(number)
+    return request if request is not None and request.status in ("done", "failed") else None
 
 
 def act_one(play: Play) -> None:
@@ -115,30 +150,25 @@ def act_one(play: Play) -> None:
     desk.narrator.line(f"         customer: {sample.traffic[0]}")
     desk.narrator.line(f"         base model: {said}")
     desk.narrator.line(f"         the company's answer: {sample.answer}")
-    tally = _lesson(play, visits, "customers ask, judge and correct")
+    with play.timed(1, "traffic"):
+        tally = _lesson(play, visits, "customers ask, judge and correct")
     held = tally.held_out
     if not held:
         raise DemoError(
             "no held-out question was answered", where="act 1", expected=sum(len(t.held_out) for t in things)
         )
-    play.result.exact_match_before = sum(held.values()) / len(held)
+    play.result.exact_match_before = before = sum(held.values()) / len(held)
     corrections = ", ".join(f"{manner} {n}" for manner, n in sorted(tally.corrections.items()))
     say(f"{tally.right} of {tally.asked} answers were the company's. Corrections sent: {corrections}.")
     for incident in story.incidents:
         answer = play.customers.open_incident(incident, "support-lead")
         say(f"An incident is opened: {incident.title}. The model had said: {answer!r}.")
-    request, rollout = desk.follow_retrain(1, script.retrain_limit_s)
-    seen = play.canary(request, rollout, play.everyday((1,), 0.0, script.seed + 1))
-    after = play.examine(things, rollout.candidate.version)
+    request, rollout = play.retrain(1, 1)
+    play.canary(1, request, rollout, play.everyday((1,), 0.0, script.seed + 1))
+    after = play.examine(1, things, rollout.candidate.version)
     play.result.exact_match_after = after
-    before = play.result.exact_match_before
+    play.note(1, exact_match_before=before, exact_match_after=after)
     say(f"Held-out questions answered the company's way: {before:.0%} before, {after:.0%} after.")
-    play.result.acts["1"] = {
-        "exact_match_after": after,
-        "version": rollout.candidate.version,
-        **_gate(play, request),
-        **seen,
-    }
 
 
 def _lesson(play: Play, visits: list[Visit], label: str) -> Tally:
@@ -151,11 +181,11 @@ def _lesson(play: Play, visits: list[Visit], label: str) -> Tally:
     return tally
 
 
-def _gate(play: Play, request: RetrainRequest) -> dict[str, Any]:
-    step = play.desk.steps(request).get("gate")
-    output = (step.output or {}) if step else {}
+def _gate(desk: Desk, request: RetrainRequest) -> dict[str, Any]:
+    """What the gate found in a retrain, and how long each of its steps took."""
+    steps = desk.steps(request)
+    output = (steps["gate"].output or {}) if "gate" in steps else {}
     decision = output.get("decision", {})
-    play.result.gate = decision.get("verdict")
     return {
         "gate": decision.get("verdict"),
         "causes": [cause.kind for cause in request.causes],
@@ -163,6 +193,11 @@ def _gate(play: Play, request: RetrainRequest) -> dict[str, Any]:
         "suites": {
             f"{s['suite']}/{s['against']}": [round(s["reference_mean"], 3), round(s["candidate_mean"], 3)]
             for s in decision.get("suites", [])
+        },
+        "step_seconds": {
+            name: round((step.ended_at - step.started_at).total_seconds(), 1)
+            for name, step in steps.items()
+            if step.ended_at is not None
         },
     }
 
@@ -174,13 +209,9 @@ def act_two(play: Play) -> None:
     old, new = story.of_act(1), story.of_act(2)
     champion = play.champion().version
     desk.narrator.chapter("Act 2: customers start asking about something new")
-    with desk.narrator.bar("freezing the drift reference of the new champion") as bar:
-        desk.wait(
-            f"the drift reference of {champion}",
-            lambda: True if desk.reference_champion() == champion else None,
-            180.0,
-            bar,
-        )
+    with play.timed(2, "reference"), desk.narrator.bar("freezing the new champion's drift reference") as bar:
+        look = lambda: True if desk.reference_champion() == champion else None  # noqa: E731
+        desk.wait(f"the drift reference of {champion}", look, 180.0, bar)
     say(f"{COMPANY} starts cooking classes. {script.new_share:.0%} of the questions are now about them.")
     lesson = learning(new, play.crowd, story.chat, extras=script.new_extras, chat_share=0.01, seed=script.seed + 2)
     visits = mixed(
@@ -191,35 +222,28 @@ def act_two(play: Play) -> None:
         seed=script.seed,
     )
     before = {finding.id for finding in desk.findings()}
-    with play.talking(visits, "customers ask about old and new things") as tally:
+    with play.timed(2, "traffic"), play.talking(visits, "customers ask about old and new things") as tally:
         found = desk.wait(
             "drift is detected",
             lambda: next((f for f in desk.findings() if f.id not in before), None),
             script.drift_limit_s,
         )
         play.result.drift_detected = True
-        say(f"Drift is detected after {tally.requests} requests by the {found.test} test. It is about: {found.name}.")
-        for text in found.detail.get("examples", [])[:5]:
+        examples = [str(text) for text in found.detail.get("examples", [])[:5]]
+        play.note(2, drift={"test": found.test, "name": found.name, "examples": examples, "requests": tally.requests})
+        say(f"Drift is detected after {tally.requests} requests by the {found.test} test. It is named: {found.name}.")
+        for text in examples:
             desk.narrator.line(f"         {text}")
         desk.wait("enough new corrections", lambda: _moving(desk, 2), script.drift_limit_s)
-    request, rollout = desk.follow_retrain(2, script.retrain_limit_s)
-    seen = play.canary(request, rollout, play.everyday((1, 2), 0.45, script.seed + 5))
-    kept = play.examine(old, rollout.candidate.version)
-    gained = play.examine(new, rollout.candidate.version)
-    total = sum(len(t.held_out) for t in old + new)
-    play.result.exact_match_after = (
-        kept * sum(len(t.held_out) for t in old) + gained * sum(len(t.held_out) for t in new)
-    ) / total
-    earlier = play.result.acts.get("1", {}).get("exact_match_after", 0.0)
+    request, rollout = play.retrain(2, 2)
+    play.canary(2, request, rollout, play.everyday((1, 2), 0.45, script.seed + 5))
+    kept = play.examine(2, old, rollout.candidate.version)
+    gained = play.examine(2, new, rollout.candidate.version)
+    asked = {True: sum(len(t.held_out) for t in old), False: sum(len(t.held_out) for t in new)}
+    play.result.exact_match_after = (kept * asked[True] + gained * asked[False]) / sum(asked.values())
+    play.note(2, exact_match_new=gained, exact_match_act1=kept)
+    earlier = float(play.result.acts.get("1", {}).get("exact_match_after", 0.0))
     say(f"New questions: {gained:.0%}. Act 1's questions: {kept:.0%} ({earlier:.0%} before this retrain).")
-    play.result.acts["2"] = {
-        "drift": {"test": found.test, "name": found.name, "examples": found.detail.get("examples", [])[:5]},
-        "exact_match_new": gained,
-        "exact_match_act1": kept,
-        "version": rollout.candidate.version,
-        **_gate(play, request),
-        **seen,
-    }
     if kept < earlier - 0.10:
         raise DemoError("act 1's answers did not hold", where="act 2", expected=f">= {earlier - 0.10:.2f}", found=kept)
 
@@ -253,17 +277,18 @@ def act_three(play: Play) -> None:
         context.store, desk.model, arm_of(bad, artifact), cause="override of the gate", approved_by=OVERRIDE_BY
     )
     acts = tuple(act for act in script.acts if act != 3)
-    with play.talking(play.everyday(acts, 0.2, script.seed + 6), "customers meet the bad canary") as tally:
+    visits = play.everyday(acts, 0.2, script.seed + 6)
+    with play.timed(3, "canary"), play.talking(visits, "customers meet the bad canary") as tally:
         ended = desk.follow_rollout(rollout, script.canary_limit_s)
     now = play.champion()
-    play.result.acts["3"] = {
-        "version": bad.name,
-        "state": ended.state,
-        "reason": ended.reason,
-        "requests": tally.requests,
-        "by_version": tally.by_version,
-        "seconds": (ended.ended_at - ended.started_at).total_seconds() if ended.ended_at and ended.started_at else None,
-    }
+    play.note(
+        3,
+        version=bad.name,
+        state=ended.state,
+        reason=ended.reason,
+        requests=tally.requests,
+        by_version=tally.by_version,
+    )
     if ended.state != "rolled_back" or now.version != champion.version:
         raise DemoError(
             "the bad adapter was not rolled back", where=bad.name, expected="rolled_back", found=ended.state

@@ -177,7 +177,8 @@ class Desk:
             say(f"Data contract: {out['accepted']} rows accepted, {out['quarantined']} quarantined ({reasons or '-'}).")
         elif name == "snapshot" and out.get("snapshot"):
             counts = ", ".join(f"{kind} {n}" for kind, n in out["snapshot"]["counts"].items())
-            say(f"Snapshot {out['snapshot']['digest'][:12]}: {counts}; left out: {out.get('reasons') or 'nothing'}.")
+            left = ", ".join(f"{reason} {n}" for reason, n in out.get("reasons", {}).items())
+            say(f"Snapshot {out['snapshot']['digest'][:12]}: {counts}; left out: {left or 'nothing'}.")
         elif name == "track" and out.get("url"):
             self.narrator.link("MLflow run", out["url"])
         elif name == "train":

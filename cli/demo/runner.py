@@ -171,7 +171,7 @@ def run_demo(
             _play(config, state, script, narrator, result)
         except TidemillError as error:
             result.failures.append(str(error))
-            narrator.problem(str(error))
+            narrator.problem(error.message)
             narrator.line(f"         logs: {state.logs}")
         finally:
             stack.stop(state)
@@ -185,7 +185,7 @@ def run_demo(
 def _finish(result: DemoResult, narrator: Narrator, out: Path) -> None:
     narrator.table("What happened", result.rows())
     for sentence in result.failures:
-        narrator.problem(sentence)
+        narrator.problem(f"not ok: {sentence}")
     text = json.dumps(result.as_dict(), ensure_ascii=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text + "\n", encoding="utf-8")
