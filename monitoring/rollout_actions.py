@@ -247,10 +247,9 @@ def _set_pointer(conn: Connection, pointer: RoutePointer, expected: int, reason:
 
 
 def _alias(conn: Connection, model: str, alias: str, arm: Arm, revision: int) -> None:
-    number = version_number(arm.version)
-    if number is not None:
-        payload = {"model": model, "alias": alias, "version": number}
-        store.outbox.add(conn, "alias", f"alias:{model}:{alias}:{revision}", payload)
+    """Tell the registry by outbox; the base has no number there, so its alias is removed (version null)."""
+    payload = {"model": model, "alias": alias, "version": version_number(arm.version)}
+    store.outbox.add(conn, "alias", f"alias:{model}:{alias}:{revision}", payload)
 
 
 def _audit(conn: Connection, actor: str, action: str, rollout: Rollout, detail: dict[str, object]) -> None:

@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m serving.main", description="Run one Tidemill gateway.")
     parser.add_argument("--config", type=Path, required=True, help="the resolved profile (JSON)")
     arguments = parser.parse_args(argv)
+    # Waiting threads sleep instead of spinning: with other processes on the same two cores, 5.3 answers/s against 2.8.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         serve(read_config(arguments.config))

@@ -1,5 +1,5 @@
 """What the gateway tells about itself: the pointer, the open rollout and its evidence, drift findings. Ids and figures
-only: no salt (it would let a user choose an arm), no file paths, no user's text.
+only: no salt (it would let a user choose an arm), no file paths; of users' text only the (redacted) examples of drift.
 """
 
 from __future__ import annotations

@@ -151,7 +151,10 @@ def test_a_better_canary_ramps_and_is_promoted(store: Store) -> None:
         aliases = [row.payload for row in _outbox(conn)]
         assert _audit_actions(conn)[0] == "rollout.promoted"
     assert (pointer.champion.version, pointer.canary, pointer.rollout_id) == (f"{MODEL}@v1", None, None)
-    assert aliases == [{"model": MODEL, "alias": "champion", "version": 1}]
+    assert aliases == [
+        {"model": MODEL, "alias": "champion", "version": 1},
+        {"model": MODEL, "alias": "previous", "version": None},
+    ]
     assert controller.turn() is None
 
 
