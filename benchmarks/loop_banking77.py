@@ -164,7 +164,7 @@ def wait_for_end(store: Store, model: str, bank: Bank, pairs: list[Pair], rng: r
 
 
 def flow_times(store: Store, request_id: str) -> dict[str, float]:
-    """Seconds of each step, of the flow from its first to its last step, and what is neither training nor evaluation."""
+    """Seconds of each step, and `wall`: from the start of the first step to the end of the last."""
     with store.read() as conn:
         found = steps.list_steps(conn, request_id)
     seconds = {s.name: (s.ended_at - s.started_at).total_seconds() for s in found if s.ended_at}
