@@ -146,8 +146,9 @@ class Desk:
             return self.wait(f"retrain #{number}", look, limit_s)
 
     def _tell(self, request: RetrainRequest, said: set[str], bar: Bar) -> None:
-        for key in (f"open:{len(request.causes)}", request.status if request.status == "claimed" else ""):
-            if key and key not in said:
+        claimed = ["claimed"] if request.status == "claimed" else []
+        for key in [*(f"open:{n + 1}" for n in range(len(request.causes))), *claimed]:
+            if key not in said:
                 said.add(key)
                 self._say_request(request, key)
         running = ""
@@ -158,8 +159,8 @@ class Desk:
             elif step.status == "running":
                 running = name
         if running:
-            percent, words = self._progress()
-            bar.update(percent, f"{STEPS.get(running, running)} {words}", total=100)
+            percent, words = self._progress({"snapshot": "replay", "await_rollout": "rollout"}.get(running, running))
+            bar.update(percent, f"{STEPS.get(running, running)}{words}", total=100)
 
     def _say_request(self, request: RetrainRequest, key: str) -> None:
         if key == "claimed":
@@ -167,8 +168,11 @@ class Desk:
             if url := self._run_url(request):
                 self.narrator.link("Prefect run", url)
             return
-        causes = "; ".join(dict.fromkeys(cause.title for cause in request.causes))
-        self.narrator.say(f"Retrain #{request.number} is asked for, nobody pressed a button. Cause: {causes}.")
+        cause = request.causes[int(key.removeprefix("open:")) - 1]
+        if key == "open:1":
+            self.narrator.say(f"Retrain #{request.number} is asked for, nobody pressed a button. Cause: {cause.title}.")
+        else:
+            self.narrator.say(f"Another cause joins retrain #{request.number}: {cause.title}.")
 
     def _say_step(self, name: str, out: dict[str, Any]) -> None:
         say = self.narrator.say
@@ -198,14 +202,15 @@ class Desk:
             say(f"Registered in MLflow as version {version['number']}.")
             self.narrator.link("MLflow version", version.get("url") or self.info.mlflow_url)
 
-    def _progress(self) -> tuple[float | None, str]:
-        """The newest progress artifact of the Prefect server; nothing while it is busy."""
+    def _progress(self, bar: str) -> tuple[float | None, str]:
+        """How far the Prefect server's newest progress artifact is, if it is the running step's; else nothing."""
         body = {"artifacts": {"type": {"any_": ["progress"]}}, "sort": "UPDATED_DESC", "limit": 1}
         found = self._prefect("artifacts/filter", body)
-        if not found:
+        words = str(found[0].get("description") or "") if found else ""
+        if not words.startswith(f"{bar}: "):
             return None, ""
         try:
-            return float(found[0]["data"]), str(found[0].get("description") or "")
+            return float(found[0]["data"]), words.removeprefix(bar)
         except (TypeError, ValueError):
             return None, ""
 
