@@ -128,6 +128,9 @@ class TrainingSection(Section):
     epochs: Positive = 2.0
     rows_per_step: Size = 12
     """Rows packed into one optimiser step."""
+    replay_kl: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of KL(base || adapter), nats per token over every position of the replay rows, which takes the place of the
+    likelihood of their answers; 0 trains on the answers (SCIENCE: mitigations of forgetting)."""
     warmup_share: Fraction = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0

@@ -13,10 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One row as tokens: the prompt, and the completion with its end of turn. Only the completion is supervised."""
+    """One row as tokens: the prompt, and the completion with its end of turn. Only the completion is supervised.
+
+    `replay` marks the base's own answer, kept against forgetting.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    replay: bool = False
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -82,6 +86,14 @@ def token_nll(model: Any, packed: Pack) -> Any:
         logits_to_keep=packed.at,
     ).logits[0]  # (S, vocabulary)
     return torch.nn.functional.cross_entropy(logits.float(), packed.targets, reduction="none")
+
+
+def token_log_probabilities(model: Any, packed: Pack) -> Any:
+    """Log-probabilities of the next token at every position, fp32 (T, vocabulary). Differentiable."""
+    import torch
+
+    logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False).logits[0]
+    return torch.log_softmax(logits.float(), dim=-1)
 
 
 def bins(lengths: Iterable[int], max_tokens: int) -> list[list[int]]:

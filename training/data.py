@@ -66,5 +66,5 @@ def tokenise(rows: Sequence[SnapshotRow], tokenizer: Any, max_row_tokens: int) -
             continue
         if cut:
             shortened.append(row.digest)
-        kept.append(TokenRow(tuple(prompt), tuple(completion)))
+        kept.append(TokenRow(tuple(prompt), tuple(completion), replay=row.source == "replay"))
     return TokenisedRows(tuple(kept), tuple(shortened), tuple(skipped))

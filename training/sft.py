@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.jobs import JobStopped
-from models.packing import TokenRow, pack, token_nll
+from models.packing import Pack, TokenRow, pack, token_log_probabilities, token_nll
 from training import checkpoint
 from training.checkpoint import Progress
 from training.packing import PACK_TOKENS, schedule, split_step
@@ -55,16 +55,51 @@ def _finite(value: float, what: str, step: int) -> float:
     return value
 
 
+def _packs(model: Any, rows: Sequence[TokenRow]) -> Iterator[Pack]:
+    for group in split_step(rows, PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])):
+        yield pack(group, model.device)
+
+
+def _teach(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
+    """Backward of `weight` times the mean negative log-likelihood of the completions' tokens; returns its value."""
+    supervised = sum(len(row.completion) for row in rows)
+    total = 0.0
+    for packed in _packs(model, rows):
+        loss = weight * token_nll(model, packed).sum() / supervised
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def _remind(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
+    """Backward of `weight` times the mean of KL(base || adapter) over all positions of replay rows; returns its value.
+
+    The base is the same model with the adapter switched off, so its distribution costs one more forward pass and no
+    memory. Matching the whole distribution holds far more of the base than matching its one greedy answer.
+    """
+    import torch
+    from torch.nn.functional import kl_div
+
+    positions = sum(len(row) for row in rows)
+    total = 0.0
+    for packed in _packs(model, rows):
+        with torch.no_grad(), model.disable_adapter():
+            base = token_log_probabilities(model, packed)  # (T, vocabulary)
+        adapted = token_log_probabilities(model, packed)
+        loss = weight * kl_div(adapted, base, log_target=True, reduction="sum") / positions
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
 def _step(model: Any, rows: Sequence[TokenRow], parameters: list[Any], config: TrainingSection, step: int) -> float:
     """Forward and backward of one optimiser step; gradients are left clipped in `parameters`. Returns the loss."""
     import torch
 
-    supervised = sum(len(row.completion) for row in rows)
-    total = 0.0
-    for group in split_step(rows, PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])):
-        loss = token_nll(model, pack(group, model.device)).sum() / supervised
-        loss.backward()
-        total += float(loss.detach())
+    kept = [row for row in rows if row.replay and config.replay_kl > 0]
+    taught = [row for row in rows if not (row.replay and config.replay_kl > 0)]
+    total = _teach(model, taught, len(taught) / len(rows)) if taught else 0.0
+    total += _remind(model, kept, config.replay_kl * len(kept) / len(rows)) if kept else 0.0
     _finite(total, "loss", step)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     _finite(float(norm), "gradient", step)
