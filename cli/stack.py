@@ -57,6 +57,10 @@ def prefect_environment(config: Config, state: StateDir) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # Any page in a browser on this machine could otherwise make a deployment, and the worker would run it.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            f"http://{name}:{config.stack.prefect_port}" for name in ("127.0.0.1", "localhost")
+        ),
     }
 
 
@@ -157,9 +161,16 @@ def read_stack(state: StateDir) -> tuple[StackInfo, list[Child]] | None:
     """What the stack file says, or None."""
     try:
         data: dict[str, Any] = json.loads(state.stack_file.read_text(encoding="utf-8"))
+        return StackInfo(**data["info"]), [Child(**child) for child in data["children"]]
     except FileNotFoundError:
         return None
-    return StackInfo(**data["info"]), [Child(**child) for child in data["children"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StackError(
+            "the stack file cannot be read",
+            where=state.stack_file,
+            found=f"{type(error).__name__}: {error}",
+            fix="end what it named by hand (ids are in logs/), then delete it",
+        ) from error
 
 
 def _write_stack(state: StateDir, info: StackInfo, children: list[Child]) -> None:

@@ -166,6 +166,13 @@ class StackError(TidemillError):
     code = "stack_error"
 
 
+class WorkerLostError(TidemillError):
+    """A child process was killed (out of memory, an operator, a machine going down) before it could say anything."""
+
+    exit_code = 19
+    code = "worker_lost"
+
+
 class UnavailableError(TidemillError):
     """The gateway cannot answer now (queue full, engine closed)."""
 

@@ -5,11 +5,14 @@ A profile is a YAML file with these sections; `configs.loader.load_config` reads
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Part = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A share that leaves something over."""
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -94,7 +97,7 @@ class IngestSection(Section):
 class CurationSection(Section):
     """What may teach (SCIENCE: rounds, and who may teach)."""
 
-    holdout_share: Fraction = 0.2
+    holdout_share: Part = 0.2
     """Share of principals held out for ever (their rows are the target suite, never trained)."""
     holdout_salt: str = "tidemill-holdout-1"
     corroborating_principals: Size = 2
@@ -111,7 +114,7 @@ class ReplaySection(Section):
     """The base's own answers, mixed in against forgetting."""
 
     prompts: str = "prompts/replay.jsonl"
-    share: Fraction = 0.33
+    share: Part = 0.33
     """Share of replay rows in the training mix (bounded by the number of prompts)."""
     max_new_tokens: Size = 48
     batch: Size = 8
@@ -129,8 +132,8 @@ class TrainingSection(Section):
     rows_per_step: Size = 12
     """Rows packed into one optimiser step."""
     replay_kl: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of KL(base || adapter), nats per token over every position of the replay rows, which takes the place of the
-    likelihood of their answers; 0 trains on the answers (SCIENCE: mitigations of forgetting)."""
+    """Weight of KL(base || adapter), nats per token over all positions of the replay rows, in the place of the
+    likelihood of their answers; 0 trains on the answers."""
     warmup_share: Fraction = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
@@ -208,6 +211,14 @@ class RolloutSection(Section):
     """Used where the champion has fewer than 20 timed requests to freeze a p95 from."""
     latency_slack: Positive = 1.1
     """`slow` is a latency above the champion's frozen p95 times this."""
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_grow(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        """A user who met the canary stays with it only if its share never shrinks; 0 and 1 carry no evidence."""
+        if not all(0 < share < 1 for share in value) or any(a >= b for a, b in itertools.pairwise(value)):
+            raise ValueError("expected shares that grow strictly, each between 0 and 1, for example [0.05, 0.25, 0.5]")
+        return value
 
 
 class DriftSection(Section):

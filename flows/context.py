@@ -71,7 +71,17 @@ class Context:
 def open_context(config: Config) -> Context:
     """Open the store of a profile (migrating it) and make the context."""
     state = StateDir.of(config)
-    state.root.mkdir(parents=True, exist_ok=True)
+    try:
+        # Rows, reports and secrets of people are below: for this user only.
+        state.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            "the state directory cannot be made",
+            where=state.root,
+            expected="a folder that can be written",
+            found=error,
+            fix="give another one with --state or state_dir",
+        ) from error
     return Context(config, state, Store.open(state.store_url(config)))
 
 

@@ -16,7 +16,7 @@ from prefect import deploy as prefect_deploy
 from prefect import flow as prefect_flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.events import EventTrigger
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, Posture
@@ -39,7 +39,6 @@ def _work_pool(client: SyncPrefectClient, name: str) -> None:
 
 
 def _deployments(config: Config, environment: dict[str, str]) -> list[Any]:
-    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     variables = {"env": environment}
     retrain = prefect_flow.from_source(source=str(ROOT), entrypoint="flows/prefect_flows.py:retrain")
     watch = prefect_flow.from_source(source=str(ROOT), entrypoint="flows/prefect_flows.py:watch")
@@ -55,7 +54,6 @@ def _deployments(config: Config, environment: dict[str, str]) -> list[Any]:
         watch.to_deployment(
             name="watch",
             interval=timedelta(seconds=config.stack.watch_interval_s),
-            concurrency_limit=one,
             description="Looks at drift and triggers, delivers events, starts what got lost.",
             tags=["tidemill", config.model.name],
             job_variables=variables,
@@ -97,6 +95,7 @@ def _automations(retrain_id: Any, config: Config) -> list[AutomationCore]:
                     "prefect.flow-run.Crashed",
                 },
                 match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related={"prefect.resource.id": f"prefect.deployment.{retrain_id}"},
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from configs.errors import EvaluationError, RegistryError, StaleTokenError, StoreError, TidemillError, UnavailableError
+from configs.errors import (
+    RegistryError,
+    StaleTokenError,
+    StoreError,
+    TidemillError,
+    UnavailableError,
+    WorkerLostError,
+)
 from flows.context import Context
 from flows.ledger import Ledger, Output
 from flows.observer import Observer
@@ -22,14 +29,18 @@ from flows.steps.snapshot import snapshot
 from flows.steps.track import resume_tracking, track
 from flows.steps.train import train
 from flows.steps.validate import validate_rows
-from store import requests
+from store import audit, requests, versions
 
 Work = Callable[[], Output]
 Wrap = Callable[[str, Work], Output]
 
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS = 8
+"""Attempts of a retrain that meets outages; the pause between them doubles from the lease to ten minutes."""
+MAX_CLAIMS = 20
+"""Claims of a retrain whose process dies each time, before it is given up."""
+MAX_PAUSE_S = 600.0
 # Worth another attempt: something outside was down. Everything else would fail the same way again.
-RETRIABLE = (RegistryError, UnavailableError, StoreError)
+RETRIABLE = (RegistryError, UnavailableError, StoreError, WorkerLostError)
 
 
 def plain(_name: str, work: Work) -> Output:
@@ -79,6 +90,9 @@ def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
     _step(run, wrap, "track", track)
     resume_tracking(run)
     _step(run, wrap, "train", train)
+    same = _same_as(run)
+    if same:
+        return "unchanged", f"the adapter is that of {same}: the same rows and settings train the same weights"
     _step(run, wrap, "pin_champion", pin_champion)
     _step(run, wrap, "evaluate", evaluate)
     _step(run, wrap, "gate", gate)
@@ -91,12 +105,35 @@ def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
     return str(verdict["state"]), str(verdict["reason"])
 
 
-def run_retrain(context: Context, request_id: str, observer: Observer, wrap: Wrap = plain) -> str:
+def _same_as(run: Run) -> str:
+    """Name of a version of another retrain with this very adapter; a second canary of it would show nothing."""
+    with run.context.store.read() as conn:
+        found = versions.by_digest(conn, run.artifact.digest)
+        if found is None or versions.request_of(conn, found.name) == run.request_id:
+            return ""
+    return found.name
+
+
+def run_retrain(
+    context: Context,
+    request_id: str,
+    observer: Observer,
+    wrap: Wrap = plain,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> str:
     """Claim a request and bring it to its end.
 
+    Args:
+        context: the installation.
+        request_id: the request.
+        observer: where progress is shown.
+        wrap: makes each step a task of a scheduler.
+        cancelled: asked when the process is told to stop: True if a person cancelled the run, False if its machine goes
+            down and the retrain should go on elsewhere.
+
     Returns:
-        The outcome (`promoted`, `rolled_back`, `blocked`, `inconclusive`, `no_data`, ...), or `claimed elsewhere` when
-        another run has the request or it is finished.
+        The outcome (`promoted`, `rolled_back`, `blocked`, `inconclusive`, `unchanged`, `no_data`, ...), or
+        `claimed elsewhere` when another run has the request or it is finished.
 
     Raises:
         TidemillError: the retrain failed; the request says why. An outage leaves the request to the reconcile schedule
@@ -107,13 +144,16 @@ def run_retrain(context: Context, request_id: str, observer: Observer, wrap: Wra
         observer.log(f"Request {request_id} is not mine to do: claimed elsewhere, or finished.")
         return "claimed elsewhere"
     run = Run(context, ledger, observer)
+    if ledger.request.attempt > MAX_CLAIMS:
+        ledger.finish("error", f"its process died {ledger.request.attempt - 1} times; see the logs", failed=True)
+        return "error"
     observer.log(f"{ledger.request.title}: attempt {ledger.request.attempt}, token {ledger.request.token}.")
     with ledger:
         try:
             outcome, detail = _steps(run, wrap)
         except StaleTokenError:
             raise
-        except (TidemillError, EvaluationError) as error:
+        except TidemillError as error:
             _close_tracking(run, "FAILED")
             if isinstance(error, RETRIABLE) and ledger.request.attempt < MAX_ATTEMPTS:
                 _release(run)
@@ -126,6 +166,9 @@ def run_retrain(context: Context, request_id: str, observer: Observer, wrap: Wra
             else:
                 ledger.finish("error", f"{type(error).__name__}: {error}", failed=True)
             raise
+        except BaseException:
+            _stopped(run, cancelled)
+            raise
         _close_tracking(run, "FINISHED")
         ledger.finish(outcome, detail)
     observer.log(f"{ledger.request.title}: {outcome}. {detail}")
@@ -133,9 +176,21 @@ def run_retrain(context: Context, request_id: str, observer: Observer, wrap: Wra
 
 
 def _release(run: Run) -> None:
-    """Let the lease end now, so that the reconcile schedule need not wait for it."""
+    """Let the lease end after a pause that doubles with each attempt; then the reconcile schedule starts the next."""
+    pause = min(MAX_PAUSE_S, run.context.config.stack.lease_s * 2 ** (run.ledger.request.attempt - 1))
     with run.context.store.write() as conn:
-        requests.renew(conn, run.request_id, run.ledger.request.token, 0.0)
+        requests.renew(conn, run.request_id, run.ledger.request.token, pause)
+
+
+def _stopped(run: Run, cancelled: Callable[[], bool]) -> None:
+    """The process is told to stop: close a cancelled request, hand any other on at once."""
+    _close_tracking(run, "FAILED")
+    with run.context.store.write() as conn:
+        if cancelled():
+            requests.cancel(conn, run.request_id)
+            audit.append(conn, "prefect", "retrain.cancelled", run.request_id, {})
+        else:
+            requests.renew(conn, run.request_id, run.ledger.request.token, 0.0)
 
 
 def _close_tracking(run: Run, status: Literal["FINISHED", "FAILED"]) -> None:

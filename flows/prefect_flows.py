@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
@@ -87,6 +90,16 @@ def _run_name() -> str:
     return request.title if request else f"retrain {request_id}"
 
 
+def _cancelled() -> bool:
+    """True if the server says that this run is being cancelled, rather than its machine going down."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(str(flow_run.id))).state
+    except Exception:  # tolerated: the server is away; then the retrain goes on elsewhere
+        return False
+    return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+
+
 @flow(name="tidemill-retrain", flow_run_name=_run_name, validate_parameters=True)
 def retrain(request_id: str | None = None, cause: str = "schedule") -> str:
     """Bring one retrain request to its end.
@@ -108,7 +121,7 @@ def retrain(request_id: str | None = None, cause: str = "schedule") -> str:
             return f"waiting: {reason}"
         request_id = request.id
     observer = PrefectObserver(f"retrain-{request_id[-12:]}")
-    return run_retrain(context, request_id, observer, wrap=_as_task)
+    return run_retrain(context, request_id, observer, wrap=_as_task, cancelled=_cancelled)
 
 
 @flow(name="tidemill-watch", flow_run_name="watch")

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.records import AdapterArtifact, DatasetSnapshot, GateDecision, ModelVersion
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, GateDecision, Incident, ModelVersion
 from flows.context import Context
 from flows.ledger import Ledger, Output
 from flows.observer import Observer
+from store import incidents
 
 if TYPE_CHECKING:
     from registry_hooks.registry import RunHandle
@@ -53,6 +54,13 @@ class Run:
     @property
     def version(self) -> ModelVersion:
         return ModelVersion.model_validate(self.outputs["register"]["version"])
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The incidents this retrain knows of, as pinned by `ingest`."""
+        pinned = set(self.outputs["ingest"]["incidents"])
+        with self.context.store.read() as conn:
+            return [i for i in incidents.all(conn, self.context.model) if i.id in pinned]
 
     def section(self, name: str) -> dict[str, Any]:
         """One section of the profile as plain data, for a step's input digest."""

@@ -15,10 +15,12 @@ from data_contracts.curation import curate
 from data_contracts.records import Cause, LabelledRow, RetrainRequest, utc_now
 from flows.context import Context
 from flows.suites import evaluation_prompts
-from store import audit, drift, feedback, incidents, outbox, requests, rollouts, snapshots, steps
+from store import audit, drift, feedback, incidents, outbox, quarantine, requests, rollouts, steps
 
-BAD_OUTCOMES = ("blocked", "inconclusive", "rolled_back")
+BAD_OUTCOMES = ("blocked", "inconclusive", "rolled_back", "expired", "no_data", "error")
 DAY = timedelta(days=1)
+LATER = ("feedback", "drift", "incident")
+"""Causes that hold until a retrain has dealt with them, so that nothing is lost by waiting."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,29 @@ def teachable_new_rows(context: Context, conn: Connection) -> int:
     The contract is not run here (that is the flow's work); redaction, corroboration, caps and duplicates are, so that a
     flood of one person's corrections starts nothing.
     """
-    latest = snapshots.latest(conn, context.model)
-    raw = feedback.count_corrections_since(conn, context.model, latest.watermark if latest else 0)
-    if raw == 0:
+    known, watermark = _judged_rows(conn, context.model)
+    if feedback.count_corrections_since(conn, context.model, watermark) == 0:
         return 0
-    rows: list[LabelledRow] = feedback.labelled(conn, context.model)
-    known = set(latest.row_ids) if latest else set()
+    refused = {
+        row.row_id
+        for row in quarantine.list_rows(conn, context.model)
+        if row.status == "dropped" or (row.status == "held" and row.reason.startswith("contract."))
+    }
+    rows: list[LabelledRow] = [r for r in feedback.labelled(conn, context.model) if r.id not in refused]
     result = curate(rows, set(), context.config.curation, evaluation_prompts(context))
     return sum(row.row_id not in known for row in result.train)
+
+
+def _judged_rows(conn: Connection, model: str) -> tuple[set[str], int]:
+    """Rows of the last retrain that came to a verdict, and the commit it reached; one that failed proved nothing."""
+    for request in requests.list_requests(conn, model, limit=50):
+        if request.status != "done":
+            continue
+        outputs = {s.name: s.output for s in steps.list_steps(conn, request.id) if s.output}
+        if "ingest" in outputs and "snapshot" in outputs:
+            snapshot = (outputs["snapshot"] or {}).get("snapshot") or {}
+            return set(snapshot.get("row_ids", ())), int((outputs["ingest"] or {})["watermark"])
+    return set(), 0
 
 
 def gather(context: Context, conn: Connection, now: datetime | None = None) -> Facts:
@@ -61,10 +78,16 @@ def gather(context: Context, conn: Connection, now: datetime | None = None) -> F
 def record(context: Context, cause: Cause, *, ready: bool = False) -> tuple[RetrainRequest, bool]:
     """Open a request for a cause, or attach the cause to the open one; audited.
 
+    A retrain that runs already has read its rows and incidents: a later finding, incident or threshold is left for the
+    next look after it has ended.
+
     Returns:
         The request and whether this call created it.
     """
     with context.store.write() as conn:
+        running = requests.current(conn, context.model)
+        if running is not None and running.status == "claimed" and cause.kind in LATER:
+            return running, False
         request, created = requests.open_or_attach(conn, context.model, cause)
         audit.append(
             conn,
@@ -89,9 +112,11 @@ def make_ready(context: Context, request: RetrainRequest) -> bool:
 
 
 def _causes_seen(conn: Connection, model: str) -> set[str]:
-    """Ids of incidents and drift findings that some request already has as a cause."""
+    """Ids of incidents and drift findings that some request has as a cause; one that failed has not dealt with them."""
     seen: set[str] = set()
     for request in requests.list_requests(conn, model, limit=1000):
+        if request.status == "failed":
+            continue
         for cause in request.causes:
             seen.update(str(cause.detail[key]) for key in ("incident_id", "finding_id") if key in cause.detail)
     return seen

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from configs import errors
-from configs.errors import EvaluationError, TidemillError, TrainingError
+from configs.errors import EvaluationError, TidemillError, TrainingError, WorkerLostError
 
 GRACE_S = 20.0
 """Seconds between SIGTERM and SIGKILL: enough for a checkpoint."""
@@ -135,8 +135,8 @@ def run_job(
         The final event, `{"event": "done", ...}`.
 
     Raises:
-        TidemillError: the class the child reported; TrainingError (EvaluationError for `evaluation.*`) if it ended
-            without a final event, with the end of its log.
+        TidemillError: the class the child reported; WorkerLostError if a signal ended it; TrainingError
+            (EvaluationError for `evaluation.*`) if it ended otherwise without a final event, with the end of its log.
     """
     failure: type[TidemillError] = EvaluationError if module.startswith("evaluation.") else TrainingError
     job_path, log_path = work_dir / f"{module}.json", work_dir / f"{module}.log"
@@ -169,7 +169,8 @@ def run_job(
     if final is None or code != 0:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         what = "was stopped before it finished" if code in (STOPPED, -9, -15) else "ended unexpectedly"
-        raise failure(
+        lost = code < 0 or code == STOPPED  # killed from outside: another attempt may do better
+        raise (WorkerLostError if lost else failure)(
             f"{module} {what}",
             where=log_path,
             expected="a final `done` event and exit code 0",

@@ -9,7 +9,7 @@ from data_contracts.records import AdapterRef, Arm, EvalItem
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import anchor_suites, incident_items, open_incidents, target_items
+from flows.suites import anchor_suites, incident_items, target_items
 from store import pointer
 
 
@@ -39,9 +39,7 @@ def build_suites(run: Run) -> dict[str, list[EvalItem]]:
     length = context.config.evaluation.max_new_tokens
     suites = {
         "target": target_items(read_rows(Path(run.snapshot.path), split="target"), length),
-        "incidents": incident_items(
-            open_incidents(context.store, context.model), length, context.config.model.system_prompt
-        ),
+        "incidents": incident_items(run.incidents, length, context.config.model.system_prompt),
         **anchor_suites(context),
     }
     return {name: items for name, items in suites.items() if items}

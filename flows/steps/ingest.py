@@ -6,7 +6,7 @@ from data_contracts.digests import set_digest
 from flows.files import write_records
 from flows.ledger import Output
 from flows.run import Run
-from store import feedback, interactions
+from store import feedback, incidents, interactions
 
 
 def ingest(run: Run) -> Output:
@@ -14,6 +14,7 @@ def ingest(run: Run) -> Output:
     with run.context.store.read() as conn:
         watermark = interactions.latest_seq(conn)
         rows = feedback.labelled(conn, run.context.model, upto_seq=watermark)
+        found = incidents.all(conn, run.context.model)
     path = run.work_dir / "rows.jsonl"
     write_records(path, rows)
     run.observer.log(f"Pulled {len(rows)} labelled rows, up to commit {watermark}.")
@@ -22,4 +23,7 @@ def ingest(run: Run) -> Output:
         "path": str(path),
         "watermark": watermark,
         "digest": set_digest(row.digest for row in rows),
+        # Those known now, for teaching and for the regression suite alike: one that is opened while this retrain runs
+        # could not be learnt any more, and starts the next.
+        "incidents": sorted(incident.id for incident in found),
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from data_contracts.records import OPEN_ROLLOUT_STATES, Rollout
+from data_contracts.records import OPEN_ROLLOUT_STATES, Rollout, utc_now
 from flows.ledger import Output
 from flows.run import Run
 from flows.steps.register import arm_of
-from monitoring.rollout_actions import start_rollout
-from store import incidents, rollouts
+from monitoring.rollout_actions import abort, start_rollout
+from store import gateways, incidents, rollouts
 
 POLL_S = 1.0
 
@@ -44,8 +44,8 @@ def _show(run: Run, rollout: Rollout, last: tuple[str, int] | None) -> tuple[str
 def await_rollout(run: Run) -> Output:
     """Wait until the rollout is closed.
 
-    The wait ends by itself: the controller closes a rollout at its horizon; while no controller runs (no gateway), the
-    request stays claimed and people see a pending rollout.
+    The wait ends by itself: the controller closes a rollout at its horizon, and one that no gateway has begun by then
+    is aborted here, so that it does not hold up every later retrain.
     """
     rollout_id = run.outputs["begin_rollout"]["rollout_id"]
     last: tuple[str, int] | None = None
@@ -59,6 +59,10 @@ def await_rollout(run: Run) -> Output:
         last = _show(run, rollout, last)
         if rollout.state not in OPEN_ROLLOUT_STATES:
             break
+        if rollout.state == "pending" and _nobody_comes(run, rollout):
+            reason = "no gateway began the canary within the horizon"
+            rollout = abort(run.context.store, run.context.model, "retrain", reason)
+            break
         time.sleep(POLL_S)
     if rollout.state == "promoted":
         _close_incidents(run)
@@ -68,6 +72,14 @@ def await_rollout(run: Run) -> Output:
         f"Rollout {rollout.state}",
     )
     return {"state": rollout.state, "reason": rollout.reason}
+
+
+def _nobody_comes(run: Run, rollout: Rollout) -> bool:
+    waited = (utc_now() - rollout.created_at).total_seconds()
+    if waited < run.context.config.rollout.horizon_s:
+        return False
+    with run.context.store.read() as conn:
+        return not gateways.live(conn, run.context.model)
 
 
 def _close_incidents(run: Run) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.errors import SnapshotError
 from data_contracts.digests import digest
+from data_contracts.overlap import PromptIndex
 from data_contracts.records import (
     ContractReport,
     DatasetSnapshot,
@@ -21,7 +22,7 @@ from flows.context import Context
 from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import evaluation_prompts, open_incidents, with_system
+from flows.suites import evaluation_prompts, with_system
 from store import quarantine
 from store import snapshots as snapshot_table
 
@@ -43,15 +44,19 @@ def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:
     return picked[:count]
 
 
-def replay_rows(run: Run, train_rows: int) -> tuple[list[SnapshotRow], dict[str, str]]:
-    """The base's own greedy answers to replay prompts, `share` of the mix, and their provenance."""
+def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[list[SnapshotRow], dict[str, str]]:
+    """The base's own greedy answers to replay prompts, `share` of the mix, and their provenance.
+
+    A prompt that an evaluation suite asks (`measured`) is never among them.
+    """
     from training.replay import answer_prompts
 
     context, settings = run.context, run.context.config.replay
     if settings.share <= 0:
         return [], {}
     wanted = round(train_rows * settings.share / max(1e-9, 1 - settings.share))
-    prompts = replay_prompts(context, wanted)
+    protected = PromptIndex(measured, context.config.curation.near_duplicate_similarity)
+    prompts = [p for p in replay_prompts(context, wanted) if protected.overlap(p[-1].content) not in ("exact", "near")]
     base = context.base()
     decoding = f"greedy, at most {settings.max_new_tokens} tokens"
 
@@ -111,14 +116,13 @@ def snapshot(run: Run) -> Output:
     result = curate(rows, released, context.config.curation, protected)
     _store_left_out(run, result.left_out)
     measured = [row.messages[-1].content for row in result.target]
-    found = open_incidents(context.store, context.model)
-    teaching = [*result.train, *incident_rows(found, [*protected, *measured], context.config.curation)]
+    teaching = [*result.train, *incident_rows(run.incidents, [*protected, *measured], context.config.curation)]
     reasons = dict(report.reasons)
     for row in result.left_out:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
     if not teaching:
         return {"trainable": 0, "reasons": reasons, "snapshot": None}
-    replay, provenance = replay_rows(run, len(teaching))
+    replay, provenance = replay_rows(run, len(teaching), [*protected, *measured])
     prompt = context.config.model.system_prompt
     rows_out = [
         row if row.source == "replay" else row.model_copy(update={"messages": with_system(row.messages, prompt)})

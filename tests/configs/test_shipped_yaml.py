@@ -67,5 +67,5 @@ def test_the_short_anchors_are_some_of_the_anchors() -> None:
         return resource_path(f"suites/{name}.jsonl").read_text(encoding="utf-8").splitlines()
 
     short, full = lines("anchors-short"), lines("anchors")
-    assert len(short) == len(set(short)) == 40
+    assert 60 <= len(short) == len(set(short)) < len(full)
     assert set(short) <= set(full), "anchors.jsonl changed: take the changed lines over into anchors-short.jsonl"

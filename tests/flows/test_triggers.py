@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from data_contracts.ids import new_id
-from data_contracts.records import Cause, Incident, Message, utc_now
+from data_contracts.records import Cause, Incident, Message, QuarantinedRow, RetrainRequest, utc_now
 from flows import delivery, triggers
 from flows.context import Context, open_context
 from flows.observer import PrintObserver
 from flows.watch import watch
-from store import audit, drift, incidents, outbox, requests
+from store import audit, drift, feedback, incidents, interactions, outbox, quarantine, requests, steps
 from tests.flows.flow_samples import add_corrections, tiny_config
 
 
@@ -47,13 +48,25 @@ def an_incident(context: Context, paraphrases: int = 6) -> Incident:
     return incident
 
 
-def finish_one(context: Context, outcome: str = "promoted") -> None:
+def claim_one(context: Context) -> RetrainRequest:
     with context.store.write() as conn:
         request = requests.current(conn, context.model)
         assert request is not None
         claimed = requests.claim(conn, request.id, "test", 60)
-        assert claimed is not None
-        requests.finish(conn, claimed.id, claimed.token, "done", outcome)
+    assert claimed is not None
+    return claimed
+
+
+def finish_one(context: Context, outcome: str = "promoted", status: Literal["done", "failed"] = "done") -> None:
+    """A retrain that took all rows there are and ended."""
+    claimed = claim_one(context)
+    with context.store.write() as conn:
+        rows = [row.id for row in feedback.labelled(conn, context.model)]
+        outputs = {"ingest": {"watermark": interactions.latest_seq(conn)}, "snapshot": {"snapshot": {"row_ids": rows}}}
+        for name, output in outputs.items():
+            steps.begin(conn, claimed.id, name, "d", claimed.token)
+            steps.complete(conn, claimed.id, name, claimed.token, output)
+        requests.finish(conn, claimed.id, claimed.token, status, outcome)
 
 
 def test_nothing_happens_without_a_cause(context: Context) -> None:
@@ -186,3 +199,37 @@ def test_the_watch_does_it_all_and_runs_once_at_a_time(context: Context) -> None
     assert (result.events, len(scheduler.events), result.drift.state) == (1, 1, "off")
     with context.store.read() as conn:
         assert outbox.pending(conn, kind="event") == []
+
+
+def test_an_incident_opened_while_a_retrain_runs_starts_the_next_one(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    triggers.update(context)
+    claimed = claim_one(context)
+    an_incident(context)
+    running, _ = triggers.update(context)
+    assert running is not None
+    assert [c.kind for c in running.causes] == ["feedback"], "it is too late for the retrain that runs"
+    with context.store.write() as conn:
+        requests.finish(conn, claimed.id, claimed.token, "done", "promoted")
+    following, _ = triggers.update(context)
+    assert following is not None
+    assert "incident" in {c.kind for c in following.causes}
+
+
+def test_a_failed_retrain_loses_neither_its_rows_nor_its_incident(context: Context) -> None:
+    add_corrections(context.store, context.model)
+    an_incident(context)
+    triggers.update(context)
+    finish_one(context, "error", "failed")
+    again, reason = triggers.update(context)
+    assert again is not None
+    assert (again.number, again.status, reason) == (2, "ready", "")
+    assert {c.kind for c in again.causes} == {"feedback", "incident"}
+
+
+def test_rows_the_contract_refused_do_not_start_a_retrain_again(context: Context) -> None:
+    ids = add_corrections(context.store, context.model)
+    held = [QuarantinedRow(row_id=i, digest="d", reason="contract.completion_not_rude") for i in ids]
+    with context.store.write() as conn:
+        quarantine.put(conn, context.model, held, None)
+    assert triggers.update(context) == (None, "")
