@@ -39,7 +39,7 @@ else
 endif
 
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
