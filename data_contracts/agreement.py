@@ -26,7 +26,8 @@ RIVAL_RATIO = 1.8
 RIVAL_FLOOR = 0.08
 """A rival whose prompts are less similar than this says nothing."""
 SAME = 0.98
-"""Prompts at least this similar are the same prompt; a difference about one prompt is for `rivals` to settle."""
+"""Prompts at least this similar are the same prompt; a difference about one prompt is for `rivals` to settle, so a
+rival gets nothing from it. The same answer to the same prompt by somebody else is full support."""
 _BLOCK = 256
 
 
@@ -98,10 +99,12 @@ def outvoted(votes: Sequence[Vote]) -> dict[str, str]:
         own_groups[principal].append(k)
     trusted = {(v.answer, v.principal) for v in votes if v.trusted}
     weight = np.array([TRUSTED_WEIGHT if group in trusted else 1 for group in groups])
+    number = {answer: k for k, answer in enumerate(answers)}
+    given = np.array([number[vote.answer] for vote in votes])
     found: dict[str, str] = {}
     for low in range(0, len(votes), _BLOCK):
         block = np.asarray((vectors[low : low + _BLOCK] @ vectors[order].T).todense(), dtype=np.float64)
-        block[block >= SAME] = 0.0
+        block[(block >= SAME) & (given[low : low + _BLOCK, None] != given[order])] = 0.0
         by_group = np.maximum.reduceat(block, starts, axis=1)
         for offset, vote in enumerate(votes[low : low + _BLOCK]):
             if vote.trusted:

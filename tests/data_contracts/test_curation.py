@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from labelled_rows import START, labelled
 
 from configs.schema import CurationSection
+from data_contracts.agreement import Vote, outvoted
 from data_contracts.curation import CurationResult, curate, incident_rows, is_held_out
-from data_contracts.overlap import prompt_key
+from data_contracts.overlap import answer_key, prompt_key
 from data_contracts.records import Incident, LabelledRow, Message, SnapshotRow
 
 NONE_HELD = CurationSection(holdout_share=0.0)
@@ -62,6 +63,35 @@ def test_honest_corrections_all_teach() -> None:
     one = next(row for row in result.train if row.row_id == "f0")
     assert (one.source, one.split, one.digest) == ("correction", "train", honest()[0].digest)
     assert one.slice == "you can return goods within 45 days"
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        {"When do you open?": "We open at nine.", "When do you close?": "We close at six."},
+        {
+            "When do you open?": "We open at nine.",
+            "When do you close?": "We close at six.",
+            "When do you deliver?": "We deliver on Mondays.",
+        },
+    ],
+    ids=["two", "three"],
+)
+def test_unanimous_corrections_of_one_wording_are_not_outvoted_by_a_similar_one(topics: dict[str, str]) -> None:
+    rows = [
+        labelled(n * 10 + k, prompt=prompt, completion=answer)
+        for n, (prompt, answer) in enumerate(topics.items())
+        for k in range(10)
+    ]
+    result = run(rows)
+    assert "conflict" not in result.reasons
+    assert len(result.train) == len(topics), "one of each wording teaches"
+    assert result.reasons == {"duplicate": 9 * len(topics)}
+    assert outvoted([vote_of(row) for row in rows]) == {}, "all are kept"
+
+
+def vote_of(row: LabelledRow) -> Vote:
+    return Vote(row.id, row.principal, row.prompt, answer_key(row.completion), trusted=False)
 
 
 def test_a_correction_only_one_person_gave_waits() -> None:
@@ -113,7 +143,7 @@ def test_a_wrong_answer_two_people_agree_on_is_outvoted() -> None:
 
 
 def test_held_out_wrong_corrections_are_never_target_items() -> None:
-    config = CurationSection(holdout_share=1.0)
+    config = CurationSection(holdout_share=0.999999)
     wrong = [
         labelled(90, prompt="How long may I take to return an item?", completion="Returns are not possible."),
         labelled(91, prompt="Can I return the chair after a month?", completion="Returns are not possible."),
@@ -239,7 +269,7 @@ def test_not_even_a_released_row_may_be_an_evaluation_prompt() -> None:
 
 
 def test_target_items_are_one_per_prompt_and_capped() -> None:
-    config = CurationSection(holdout_share=1.0, max_target_items=7)
+    config = CurationSection(holdout_share=0.999999, max_target_items=7)
     again = [labelled(60 + n, prompt=row.prompt, completion=row.completion) for n, row in enumerate(honest())]
     result = run([*honest(), *again], config)
     assert len(result.target) == 7
