@@ -28,7 +28,7 @@ from cli.stack import start, stop
 from configs.loader import load_config
 from configs.paths import StateDir
 from configs.schema import Config
-from data_contracts.curation import held_out as is_held_out
+from data_contracts.curation import is_held_out
 from data_contracts.records import OPEN_ROLLOUT_STATES, GateDecision
 from store import pointer, requests, rollouts, steps, versions
 from store.engine import Store
