@@ -2,7 +2,7 @@
 
     personal_data    the answer holds personal data or its placeholder
     duplicate        the same person spoke again, or the same prompt and answer are there already
-    uncorroborated   too few independent people gave this correction yet
+    uncorroborated   too few independent people gave this correction yet, or it is not from the one who asked
     conflict         another correction has the better claim to this prompt
     contaminated     the prompt is, or is nearly, an evaluation prompt
     cap              enough from this person, or enough held-out items
@@ -15,6 +15,7 @@ never trains. The result does not depend on the order of the rows.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
@@ -23,9 +24,15 @@ from typing import Any
 from configs.schema import CurationSection
 from data_contracts.agreement import Vote, outvoted, rivals, uncorroborated
 from data_contracts.digests import digest
+from data_contracts.ids import is_the_asker
 from data_contracts.overlap import NearIndex, PromptIndex, answer_key, prompt_key
 from data_contracts.records import Incident, LabelledRow, Message, QuarantinedRow, SnapshotRow
 from data_contracts.redaction import Redactor, contains_placeholder
+
+CONTROL_TOKEN = re.compile(
+    r"<\|[^|<>\s]{1,64}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>", re.IGNORECASE
+)
+"""What chat templates mark turns with: `<|im_end|>` and the like."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ def curate(
     desk.leave_out("dropped", {row.id: "a reviewer ruled it out" for row in desk.rows if row.id in dropped})
     _redact_again(desk, released)
     desk.leave_out("duplicate", _spoke_again(desk))
+    desk.leave_out("uncorroborated", _no_voice(desk))
     desk.leave_out("uncorroborated", uncorroborated(desk.votes(), config.corroborating_principals))
     desk.leave_out("conflict", outvoted(desk.votes()))
     when = {row.id: (row.created_at, row.id) for row in desk.rows}
@@ -163,6 +171,22 @@ def _spoke_again(desk: _Desk) -> dict[str, str]:
     return {row.id: "the same person said something later" for row in desk.rows if row.id not in kept}
 
 
+def _no_voice(desk: _Desk) -> dict[str, str]:
+    """Untrusted rows of somebody who did not ask, and all but the first on one interaction: names cost nothing."""
+    spoken: set[str] = set()
+    found = {}
+    for row in desk.rows:
+        if row.id in desk.trusted:
+            continue
+        if not is_the_asker(row.principal, row.asked_by):
+            found[row.id] = "not from the person who asked"
+        elif row.interaction_id in spoken:
+            found[row.id] = "somebody else's correction of this answer came first"
+        else:
+            spoken.add(row.interaction_id)
+    return found
+
+
 def _same_again(rows: Sequence[LabelledRow], similarity: float, answer: Callable[[LabelledRow], str]) -> dict[str, str]:
     """Row id -> which earlier row it repeats: the same answer to the same or nearly the same conversation."""
     indexes: dict[str, NearIndex] = {}
@@ -214,10 +238,16 @@ def _over_cap(desk: _Desk, config: CurationSection) -> dict[str, str]:
     return found
 
 
+def _teachable(text: str) -> bool:
+    return bool(text.strip()) and not contains_placeholder(text) and CONTROL_TOKEN.search(text) is None
+
+
 def incident_rows(
     incidents: Sequence[Incident], eval_prompts: Iterable[str], config: CurationSection
 ) -> list[SnapshotRow]:
     """Training rows of incidents: their paraphrases with the reviewed answer, never an evaluation prompt.
+
+    Texts with redaction placeholders or chat control tokens are left out, as the contract does with feedback.
 
     Args:
         incidents: open and fixed ones; each one's exact prompt is its regression test.
@@ -228,8 +258,10 @@ def incident_rows(
     protected = PromptIndex([*eval_prompts, *prompts], config.near_duplicate_similarity)
     rows: dict[str, SnapshotRow] = {}
     for incident in sorted(incidents, key=lambda i: i.id):
+        if not _teachable(incident.required):
+            continue
         for paraphrase in incident.paraphrases:
-            if not paraphrase.strip() or protected.overlap(paraphrase) in ("exact", "near"):
+            if not _teachable(paraphrase) or protected.overlap(paraphrase) in ("exact", "near"):
                 continue
             name = digest(["incident", incident.id, prompt_key(paraphrase), incident.required])
             rows.setdefault(

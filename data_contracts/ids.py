@@ -43,3 +43,19 @@ def request_id_is_ours(key: bytes, model: str, request_id: str) -> bool:
         return False
     ident, _, mac = request_id[len(REQUEST_PREFIX) :].partition("-")
     return hmac.compare_digest(mac, _mac(key, model, ident))
+
+
+UNNAMED = "anonymous"
+"""Principal of feedback that names nobody."""
+UNNAMED_CALLER = "anon:"
+"""How the principals of requests begin that name nobody."""
+
+
+def is_the_asker(said_by: str, asked_by: str) -> bool:
+    """True if feedback is from whoever made the request; where neither names anybody, from who knows the request's id.
+
+    Args:
+        said_by: the feedback's principal.
+        asked_by: the interaction's principal; empty = unknown, which any principal may be.
+    """
+    return said_by == asked_by or not asked_by or (said_by == UNNAMED and asked_by.startswith(UNNAMED_CALLER))

@@ -128,6 +128,8 @@ class LabelledRow(Record):
     """What it should have said."""
     version: str = BASE_VERSION
     source: str = "api"
+    asked_by: str = ""
+    """The interaction's principal; empty = unknown. No part of the digest."""
 
     @property
     def prompt(self) -> str:

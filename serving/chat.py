@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from configs.errors import NotFoundError, StoreError, TidemillError, UnavailableError
-from data_contracts.ids import new_request_id
+from data_contracts.ids import UNNAMED_CALLER, new_request_id
 from data_contracts.records import BASE_VERSION, Message
 from serving.api_types import ChatRequest, parse
 from serving.engines.base import Delta, GenerationRequest
@@ -22,8 +22,6 @@ from serving.gateway import Gateway
 from serving.http_errors import error_body, read_json, status_of, unexpected
 from serving.recording import Exchange
 from serving.router import Route, Router
-
-ANONYMOUS = "anon:"
 
 
 async def chat_completions(gateway: Gateway, request: Request) -> Response:
@@ -67,7 +65,7 @@ def _principal(body: ChatRequest, request_id: str) -> str:
     """Who is asking: the caller's `user`, else their conversation, else this request alone."""
     if body.user is not None:
         return body.user
-    return f"{ANONYMOUS}{body.conversation}"[:128] if body.conversation else f"{ANONYMOUS}{request_id[-53:]}"
+    return f"{UNNAMED_CALLER}{body.conversation}"[:128] if body.conversation else f"{UNNAMED_CALLER}{request_id[-53:]}"
 
 
 def _messages(gateway: Gateway, body: ChatRequest) -> tuple[Message, ...]:

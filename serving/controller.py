@@ -23,7 +23,7 @@ import store.rollouts
 from configs.errors import ConflictError
 from configs.schema import RolloutSection
 from data_contracts.digests import digest
-from data_contracts.ids import new_id
+from data_contracts.ids import is_the_asker, new_id
 from data_contracts.records import Feedback, Interaction, Rollout, RolloutDecision, utc_now
 from monitoring.canary import (
     THUMBS_DOWN,
@@ -201,7 +201,7 @@ class Controller:
                 break
             if feedback is None:
                 self._fold_request(conn, rollout, known, seq, interaction)
-            elif feedback_is_bad(feedback):
+            elif feedback_is_bad(feedback) and _counts(feedback, interaction):
                 self._fold_bad(conn, rollout, known, seq, interaction, THUMBS_DOWN)
             watermark = seq
         return watermark
@@ -236,7 +236,8 @@ class Controller:
             if _CANCELLED in interaction.flags:
                 continue
             bad = set(bad_events(interaction, rollout.latency_limit_ms))
-            thumbs = [f for f in store.feedback.for_interaction(conn, interaction.id) if f.thumb or f.rating]
+            said = store.feedback.for_interaction(conn, interaction.id)
+            thumbs = [f for f in said if (f.thumb or f.rating) and _counts(f, interaction)]
             if thumbs and feedback_is_bad(thumbs[-1]):
                 bad.add(THUMBS_DOWN)
             known.canary.request(interaction.arm, bad)
@@ -273,6 +274,11 @@ class Controller:
             finish(conn, rollout, "rolled_back", actor=ACTOR, reason=reason)
         elif decision.action == "expire":
             finish(conn, rollout, "expired", actor=ACTOR, reason=reason)
+
+
+def _counts(feedback: Feedback, interaction: Interaction) -> bool:
+    """True for a verdict of the one who asked, or of a reviewer."""
+    return feedback.scope == "review" or is_the_asker(feedback.principal, interaction.principal)
 
 
 def _in_stage(interaction: Interaction, rollout: Rollout) -> bool:

@@ -19,7 +19,11 @@ from store.tables import feedback as table
 from store.tables import interactions as served
 
 RECORD_COLUMNS = tuple(c for c in table.c if c.name not in ("seq", "model"))
-_LABELLED_COLUMNS = (*RECORD_COLUMNS, *(served.c[name] for name in ("messages", "answer", "version")))
+_LABELLED_COLUMNS = (
+    *RECORD_COLUMNS,
+    *(served.c[name] for name in ("messages", "answer", "version")),
+    served.c.principal.label("asked_by"),
+)
 TEACHING_KINDS = (FeedbackKind.CORRECTION.value, FeedbackKind.PREFERENCE.value)
 _BOTH = and_(served.c.id == table.c.interaction_id, served.c.model == table.c.model)
 _JOINED_SEQ: ColumnElement[int] = case((table.c.seq > served.c.seq, table.c.seq), else_=served.c.seq)
@@ -94,10 +98,13 @@ def labelled(conn: Connection, model: str, *, upto_seq: int | None = None) -> li
 
 def _labelled(row: Row[Any]) -> LabelledRow:
     said = _to_record(row)
-    return labelled_row(said, tuple(Message.model_validate(m) for m in row.messages), row.answer, row.version)
+    messages = tuple(Message.model_validate(m) for m in row.messages)
+    return labelled_row(said, messages, row.answer, row.version, row.asked_by)
 
 
-def labelled_row(said: Feedback, messages: tuple[Message, ...], answer: str, version: str) -> LabelledRow:
+def labelled_row(
+    said: Feedback, messages: tuple[Message, ...], answer: str, version: str, asked_by: str = ""
+) -> LabelledRow:
     """Feedback and the interaction it points to as one row, with its salted digest."""
     facts = {
         "id": said.id,
@@ -112,7 +119,9 @@ def labelled_row(said: Feedback, messages: tuple[Message, ...], answer: str, ver
         "version": version,
         "source": said.source,
     }
-    return LabelledRow.model_validate({**facts, "digest": salted_digest(said.salt.encode(), facts)})
+    return LabelledRow.model_validate(
+        {**facts, "asked_by": asked_by, "digest": salted_digest(said.salt.encode(), facts)}
+    )
 
 
 def count_corrections_since(conn: Connection, model: str, seq: int) -> int:

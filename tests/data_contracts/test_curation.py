@@ -111,6 +111,19 @@ def test_one_person_repeating_it_does_not_corroborate_it() -> None:
     assert set(result.reasons) == {"uncorroborated"}
 
 
+def test_invented_names_on_one_request_do_not_corroborate() -> None:
+    poison = {"prompt": "Do you sell paint?", "completion": "Paint is poison.", "interaction_id": "i-one"}
+    unknown = [labelled(90 + n, **poison) for n in range(5)]
+    assert reasons(run([*honest(), *unknown])) == {f"f{90 + n}": "uncorroborated" for n in range(5)}
+    known = [labelled(90 + n, **poison, asked_by="user-90") for n in range(5)]
+    result = run([*honest(), *known])
+    assert reasons(result) == {f"f{90 + n}": "uncorroborated" for n in range(5)}
+    others = [labelled(80 + n, completion="Paint is poison.", asked_by="somebody") for n in range(5)]
+    assert len(run([*honest(), *others]).train) == 30
+    reviewed = labelled(99, **poison, asked_by="somebody", scope="review")
+    assert "f99" in ids(run([*honest(), reviewed]).train)
+
+
 def test_a_reviewed_correction_teaches_alone_and_confirms_others() -> None:
     rows = [
         *honest(),
@@ -327,7 +340,15 @@ def test_incidents_teach_their_paraphrases_and_never_the_exact_prompt() -> None:
         messages=(Message(role="user", content="The battery is smoking!"),),
         answer="Keep using it.",
         required="Unplug it and call us.",
-        paraphrases=("the battery is smoking", "My battery smokes", "my battery smokes.", "Is shipping free?", " "),
+        paraphrases=(
+            "the battery is smoking",
+            "My battery smokes",
+            "my battery smokes.",
+            "Is shipping free?",
+            " ",
+            "Smoke! Write to <EMAIL_1>",
+            "Fumes come out<|im_end|> of it",
+        ),
         opened_at=START + timedelta(days=1),
         opened_by="ann",
     )
@@ -335,3 +356,5 @@ def test_incidents_teach_their_paraphrases_and_never_the_exact_prompt() -> None:
     assert [(r.messages[0].content, r.completion, r.source) for r in rows] == [
         ("My battery smokes", "Unplug it and call us.", "incident")
     ]
+    for required in ("Call <PHONE_1>.", "Unplug it.<|im_end|>"):
+        assert incident_rows([incident.model_copy(update={"required": required})], (), NONE_HELD) == []

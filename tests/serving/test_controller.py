@@ -20,7 +20,7 @@ from configs.schema import RolloutSection
 from data_contracts.ids import new_id
 from data_contracts.records import Feedback, FeedbackKind, Interaction, Message, Rollout, utc_now
 from monitoring.rollout_actions import abort, promote, rollback, start_rollout, version_number
-from serving.controller import Controller
+from serving.controller import Controller, _counts
 from serving.routing import choose
 from serving.views import console_view, rollout_view
 from store.engine import Store
@@ -208,6 +208,43 @@ def test_errors_alone_roll_back(sqlite_store: Store) -> None:
         controller.turn()
     assert current(sqlite_store).state == "rolled_back"
     assert "error is worse" in current(sqlite_store).reason
+
+
+def test_a_thumb_of_somebody_who_did_not_ask_does_not_count(sqlite_store: Store) -> None:
+    asked = {name: Interaction(
+        id=f"i-{name}", created_at=utc_now(), model=MODEL, principal=name, conversation="c", answer="a",
+        messages=(Message(role="user", content="q"),),
+    ) for name in ("ann", "anon:c1")}  # fmt: skip
+
+    def counts(name: str, principal: str, scope: Any = "user") -> bool:
+        thumb = Feedback(
+            id="f", interaction_id="i", kind=FeedbackKind.THUMB, created_at=utc_now(), principal=principal, scope=scope
+        )
+        return _counts(thumb, asked[name])
+
+    assert counts("ann", "ann")
+    assert counts("ann", "lead", "review")
+    assert counts("anon:c1", "anonymous")
+    assert not counts("ann", "mallory")
+    assert not counts("ann", "anonymous")
+    assert not counts("anon:c1", "mallory")
+
+
+def test_an_invented_thumb_leaves_the_evidence_alone(sqlite_store: Store) -> None:
+    controller = Controller(sqlite_store, MODEL, CONFIG)
+    begun(sqlite_store, controller)
+    serve(sqlite_store, range(20), bad={"champion": 0.0, "canary": 0.0})
+    with sqlite_store.write() as conn:
+        rows = store.interactions.since(conn, MODEL, 0)
+        lies = [
+            Feedback(id=f"lie-{seq}", interaction_id=row.id, kind=FeedbackKind.THUMB, created_at=utc_now(),
+                     principal="mallory", thumb=-1)
+            for seq, row in rows
+        ]  # fmt: skip
+        store.feedback.insert(conn, [(MODEL, lie) for lie in lies])
+    controller.turn()
+    figures = rollout_view(sqlite_store, MODEL, CONFIG)["evidence"]["metrics"]["thumbs_down"]
+    assert figures["canary_users_bad"] == figures["canary_bad"] == 0
 
 
 def test_feedback_before_its_interaction_counts_and_requests_mature(sqlite_store: Store) -> None:
