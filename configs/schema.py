@@ -83,7 +83,7 @@ class ServingSection(Section):
     """SHA-256 hex digests of accepted API keys; empty accepts any caller (loopback only)."""
     review_keys: tuple[str, ...] = ()
     """SHA-256 hex digests of keys whose holders may send feedback with scope `review` and open incidents;
-    empty trusts every loopback caller with it."""
+    empty lets nobody review once `api_keys` are set; without any keys every loopback caller may."""
     micro_dollars_per_1k_tokens: Count = 0
 
 

@@ -45,9 +45,9 @@ def check_reviewer(request: Request, settings: ServingSection) -> None:
     """Let a reviewer's request pass: feedback with scope `review`, and incidents.
 
     Raises:
-        ReviewerError: reviewers' keys are configured and this caller shows none of them.
+        ReviewerError: keys of any kind are configured, and this caller shows none of the reviewers'.
     """
-    if settings.review_keys and not _listed(_bearer(request), settings.review_keys):
+    if (settings.api_keys or settings.review_keys) and not _listed(_bearer(request), settings.review_keys):
         raise ReviewerError("this needs a reviewer's key", where="Authorization")
 
 

@@ -1,6 +1,7 @@
 """POST /feedback and POST /incidents: checked, redacted, acknowledged after the commit.
 
-The same feedback sent twice counts once: without an id of its own, an item's id is a keyed digest of what it says.
+The same feedback sent twice counts once: without an id of its own, an item's id is a keyed digest of what it says. An
+id of the caller's is theirs alone, for that user and request: with other content it is refused (409), never dropped.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 import store.audit
+import store.feedback
 import store.incidents
 import store.interactions
-from configs.errors import InputError, NotFoundError, TidemillError
+from configs.errors import ConflictError, InputError, NotFoundError, TidemillError
+from data_contracts.curation import incident_rows
 from data_contracts.digests import canonical_json
-from data_contracts.ids import request_id_is_ours
+from data_contracts.ids import UNNAMED, request_id_is_ours
 from data_contracts.records import Feedback, Incident, Interaction, Message, utc_now
 from serving.api_types import FeedbackBody, IncidentBody, parse
 from serving.auth import check_reviewer
 from serving.gateway import Gateway
 from serving.http_errors import error_body, input_error, read_json, unexpected
 
-ANONYMOUS = "anonymous"
 MAX_ITEMS = 500
+MIN_PARAPHRASES = 2
+"""An incident with fewer usable paraphrases could not be learnt."""
 
 
 async def post_feedback(gateway: Gateway, request: Request) -> Response:
@@ -65,6 +69,7 @@ async def _accept(gateway: Gateway, request: Request, data: Any, where: str) -> 
 
     Raises:
         InputError, NotFoundError, AuthError: the item is not acceptable.
+        ConflictError: the caller's id was used for other content on this request by this user.
         StoreError: it could not be committed; nothing was kept, send it again.
     """
     body = parse(FeedbackBody, data, where)
@@ -75,23 +80,46 @@ async def _accept(gateway: Gateway, request: Request, data: Any, where: str) -> 
         check_reviewer(request, gateway.config.serving)
     row = _feedback(gateway, body)
     new = await asyncio.wrap_future(gateway.writer.submit_feedback(gateway.model, row))
+    if not new and body.id is not None:
+        await asyncio.to_thread(_check_same, gateway, row, where)
     status = "accepted" if new else "duplicate"
     gateway.metrics.count("tidemill_feedback_total", kind=row.kind.value, result=status)
-    return {"id": row.id, "status": status}
+    return {"id": body.id or row.id, "status": status}
+
+
+def _check_same(gateway: Gateway, row: Feedback, where: str) -> None:
+    """Refuse an id that stands for something else already.
+
+    Raises:
+        ConflictError: the stored feedback says something else.
+    """
+    with gateway.store.read() as conn:
+        stored = store.feedback.get(conn, row.id)
+    own = {"created_at", "salt"}
+    if stored is not None and stored.model_dump(exclude=own) != row.model_dump(exclude=own):
+        error = ConflictError(
+            "this id was used for other feedback on the same request",
+            where=f"{where}.id".strip("."),
+            fix="send it with another id, or without one",
+        )
+        error.code = "id_reused"
+        raise error
 
 
 def _feedback(gateway: Gateway, body: FeedbackBody) -> Feedback:
-    principal = body.user or ANONYMOUS
+    principal = body.user or UNNAMED
     session = gateway.redactor.session()
 
     def clean(value: str | None) -> str | None:
         return None if value is None else session.redact(value)[0]
 
     said = {"model": gateway.model, **body.model_dump(mode="json", exclude={"id"}), "user": principal}
+    if body.id is not None:
+        said = {"model": gateway.model, "request_id": body.request_id, "user": principal, "id": body.id}
     # Keyed: a plain digest would let anybody with the id check a guess of the text.
     derived = "fb-" + hmac.new(gateway.key, canonical_json(said), hashlib.sha256).hexdigest()[:40]
     return Feedback(
-        id=body.id or derived,
+        id=derived,
         interaction_id=body.request_id,
         kind=body.kind,
         created_at=utc_now(),
@@ -106,7 +134,10 @@ def _feedback(gateway: Gateway, body: FeedbackBody) -> Feedback:
 
 
 async def post_incident(gateway: Gateway, request: Request) -> Response:
-    """Open an incident: a prompt, the reviewed answer and other ways of asking. For reviewers."""
+    """Open an incident: a prompt, the reviewed answer and other ways of asking. For reviewers.
+
+    The exact prompt is the incident's test and never trained, so at least MIN_PARAPHRASES texts must be fit to teach.
+    """
     check_reviewer(request, gateway.config.serving)
     body = parse(IncidentBody, await read_json(request, gateway.config.serving.max_body_bytes))
     for place, text in enumerate((body.required, *body.paraphrases)):
@@ -116,9 +147,28 @@ async def post_incident(gateway: Gateway, request: Request) -> Response:
         _check_request_id(gateway, body.request_id, "")
         served = await asyncio.to_thread(_served, gateway, body.request_id)
     incident = _incident(gateway, body, served)
+    _check_teachable(gateway, incident)
     new = await asyncio.to_thread(_open_incident, gateway, incident)
     result = {"id": incident.id, "status": "accepted" if new else "duplicate"}
     return JSONResponse(result, 201 if new else 200)
+
+
+def _check_teachable(gateway: Gateway, incident: Incident) -> None:
+    """Refuse an incident no model could learn, for every later candidate would have to pass it all the same.
+
+    Raises:
+        InputError: too few distinct paraphrases that differ from the prompt and are fit to teach.
+    """
+    usable = len(incident_rows([incident], (), gateway.config.curation))
+    if usable < MIN_PARAPHRASES:
+        raise input_error(
+            "an incident is learnt from other ways of asking; the exact prompt is its test and never trained",
+            "too_few_paraphrases",
+            where="paraphrases",
+            expected=f"at least {MIN_PARAPHRASES} distinct ones that differ from the prompt; like `required`, without "
+            "personal data and chat control tokens",
+            found=f"{usable} usable",
+        )
 
 
 def _incident(gateway: Gateway, body: IncidentBody, served: Interaction | None) -> Incident:

@@ -124,6 +124,8 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
             expected="a JSON object",
             found=error.msg,
         ) from None
+    except ValueError:  # Python's limit on the digits of an integer
+        raise input_error("the body holds a number with too many digits", "invalid_json") from None
     if not isinstance(data, dict):
         raise input_error("the body must be a JSON object", "invalid_json", found=type(data).__name__)
     return data

@@ -201,6 +201,37 @@ def test_an_id_of_the_callers_makes_a_retry_a_duplicate(gateway: Running) -> Non
         assert httpx.post(f"{gateway.url}/feedback", json=body).json() == {"id": "mine-1", "status": status}
 
 
+def test_an_id_used_again_never_loses_feedback(gateway: Running) -> None:
+    one, two = (gateway.ask("hi").json()["id"] for _ in range(2))
+    item = {"request_id": one, "kind": "comment", "text": "first", "user": "ann", "id": "1"}
+    others = [{**item, "request_id": two}, {**item, "user": "bob"}]
+    for body in (item, *others):
+        assert httpx.post(f"{gateway.url}/feedback", json=body).json() == {"id": "1", "status": "accepted"}
+    response = httpx.post(f"{gateway.url}/feedback", json={**item, "text": "second"})
+    assert (response.status_code, error_of(response)["code"], error_of(response)["param"]) == (409, "id_reused", "id")
+    assert [len(feedback_of(gateway, request_id)) for request_id in (one, two)] == [2, 1]
+
+
+def test_an_incident_nothing_could_teach_is_refused(gateway: Running) -> None:
+    body = {
+        "title": "t",
+        "messages": [{"role": "user", "content": "Is the battery safe?"}],
+        "required": "Unplug it.",
+    }
+    useless = ([], ["Does it burn?"], ["Does it burn?", "does it burn"], ["Does it burn?", "is the battery safe"])
+    for paraphrases in useless:
+        response = httpx.post(f"{gateway.url}/incidents", json={**body, "paraphrases": paraphrases})
+        assert (response.status_code, error_of(response)["code"]) == (400, "too_few_paraphrases")
+    good = {**body, "paraphrases": ["Does it burn?", "Can the cell catch fire?"]}
+    assert httpx.post(f"{gateway.url}/incidents", json=good).status_code == 201
+
+
+def test_a_number_of_many_digits_is_the_callers_error(gateway: Running) -> None:
+    content = b'{"model": ' + b"1" * 5000 + b"}"
+    response = httpx.post(f"{gateway.url}/v1/chat/completions", content=content)
+    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_json")
+
+
 def test_forged_ids_are_refused_and_a_valid_uncommitted_one_waits(gateway: Running) -> None:
     served = gateway.ask("hi").json()["id"]
     forged = [served[:-1] + ("0" if served[-1] != "0" else "1"), "chatcmpl-x", "é", new_request_id(b"x" * 32, MODEL)]
@@ -249,7 +280,7 @@ def test_an_incident_is_opened_once_with_the_served_conversation(gateway: Runnin
         "title": "wrong refund",
         "severity": "critical",
         "required": "Refunds take five days.",
-        "paraphrases": ["How long do refunds take?"],
+        "paraphrases": ["How long do refunds take?", "When is my money back?"],
         "user": "reviewer-1",
     }
     first = httpx.post(f"{gateway.url}/incidents", json=body)
@@ -289,6 +320,16 @@ def test_keys_are_asked_for_where_configured(tmp_path: Path) -> None:
             assert client.post(f"{up.url}/incidents", json={}).status_code == 403
         with httpx.Client(headers={"authorization": "Bearer review-key"}) as client:
             assert client.post(f"{up.url}/feedback", json=item).json()["status"] == "accepted"
+
+
+def test_with_keys_but_no_reviewers_nobody_reviews(tmp_path: Path) -> None:
+    config = config_for(tmp_path, serving={"api_keys": [digest("user-key")]})
+    key = {"authorization": "Bearer user-key"}
+    with running(config, EchoEngine()) as up, httpx.Client(headers=key) as client:
+        request_id = up.ask("hi", client).json()["id"]
+        item = {"request_id": request_id, "kind": "correction", "text": "x", "scope": "review"}
+        assert client.post(f"{up.url}/feedback", json=item).status_code == 403
+        assert client.post(f"{up.url}/incidents", json={}).status_code == 403
 
 
 def test_without_keys_pages_of_other_sites_may_not_call(gateway: Running) -> None:
