@@ -33,7 +33,12 @@ _Pseudonym = Callable[[str, str], str]
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@:<>]{1,256}:[^\s/@<>]{1,256}(?=@)")
 _EMAIL = re.compile(r"(?<![\w.%+\-])[\w.%+\-][\w.%+\-']{0,253}@[\w\-]{1,63}(?:\.[\w\-]{1,63}){1,8}(?<![.\-_])")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d(?:[ \-]?[A-Za-z0-9]){11,30}")
-_DIGIT_RUN = re.compile(r"(?<![\d<_])\d(?:[ \-.]?\d){12,63}")
+_DIGIT_RUN = re.compile(r"(?<![\d<_])\d(?:[ \-./\u00a0\u2007\u2009\u202f]?\d){12,63}")
+_ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
+# Between two characters of words or addresses only: emoji joiners and clean text elsewhere keep theirs.
+_HIDDEN = re.compile(rf"(?<=[\w.@%+\-])[{_ZERO_WIDTH}]{{1,64}}(?=[\w.@%+\-])")
+_WORD = re.compile(r"\S+")
+_WIDE_AT = str.maketrans({"\uff20": "@", "\ufe6b": "@", "\uff0e": "."})
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}(?:\.\d{1,3}){0,3}(?![\w:])")
 _PHONE = re.compile(
@@ -43,6 +48,8 @@ _PHONE = re.compile(
     r"|\(0\d{1,4}\)[ ]?\d(?:[ \-/]?\d){4,9}"  # (030) 123456
     r"|0\d{9,10}"  # 01712345678
     r"|0\d{2,4}[ /\-]{1,3}\d{3,4}(?:[ \-]?\d{2,4}){1,2}"  # 030 1234567, 020 7946 0958
+    r"|0\d{2,4}/\d{2,4}(?:[ \-]\d{2,4}){2,4}"  # 0171/23 45 67 89
+    r"|0\d{4,5}[ /\-]\d{5,7}"  # 098765 43210
     r"|0\d(?:[ .\-]\d\d){4}"  # 01 23 45 67 89
     r"|(?:1[ .\-])?(?:\(\d{3}\)[ ]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}"  # 555-123-4567
     r")(?![\w])"
@@ -72,6 +79,7 @@ _KEY_NAMED = re.compile(
     r"(?:[ ]{0,2}(?:[:=]|\bis\b)[ ]{0,2}|(?<=bearer)[ ])[\"']?(?P<value>[^\s\"'<>,;]{6,256})"
 )
 _KEY_RANDOM = re.compile(r"(?<![A-Za-z0-9_\-])[A-Za-z0-9_\-]{32,512}(?![A-Za-z0-9_\-])")
+_KEY_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_.\-:])[A-Za-z0-9+/]{40}={0,2}(?![A-Za-z0-9+/=_.\-])")
 _UUID_LIKE = re.compile(r"(?i)^(?:[a-z]{1,12}-)?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?:-[0-9a-f]{1,20})?$")
 _KEY_TRIGGER = re.compile(r"(?i)key|secret|pass|pwd|token|bearer")
 
@@ -138,6 +146,12 @@ def _looks_random(token: str) -> bool:
     return any(c.islower() for c in token) and any(c.isupper() for c in token) and _entropy(token) > 4.0
 
 
+def _looks_encoded(token: str) -> bool:
+    """Base64 of a secret, with `/` or `+` in it; a path of words has less entropy."""
+    kinds = (str.islower, str.isupper, str.isdigit)
+    return ("/" in token or "+" in token) and all(any(map(k, token)) for k in kinds) and _entropy(token) > 4.5
+
+
 # --- one conversation ----------------------------------------------------------------------------
 
 
@@ -199,11 +213,22 @@ def _keys(text: str, name: _Pseudonym) -> str:
 
     if _KEY_TRIGGER.search(text):
         text = _KEY_NAMED.sub(named, text)
+    text = _KEY_BASE64.sub(lambda m: name("KEY", m[0]) if _looks_encoded(m[0]) else m[0], text)
     return _KEY_RANDOM.sub(lambda m: name("KEY", m[0]) if _looks_random(m[0]) else m[0], text)
 
 
 def _emails(text: str, name: _Pseudonym) -> str:
-    return _EMAIL.sub(lambda m: name("EMAIL", m[0].casefold()), text) if "@" in text else text
+    if "@" not in text and "\uff20" not in text and "\ufe6b" not in text:
+        return text
+    if not text.isascii():
+        text = _WORD.sub(_undisguised, text)
+    return _EMAIL.sub(lambda m: name("EMAIL", m[0].casefold()), text)
+
+
+def _undisguised(word: re.Match[str]) -> str:
+    """A word without hidden characters if that shows an address, else as it was."""
+    plain = _HIDDEN.sub("", word[0].translate(_WIDE_AT))
+    return plain if "@" in plain and _EMAIL.search(plain) else word[0]
 
 
 def _ibans(text: str, name: _Pseudonym) -> str:

@@ -56,6 +56,14 @@ def redact(text: str) -> str:
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "<KEY_1>"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----", "<KEY_1>"),
         ("AbCdEf0123456789GhIjKlMnOpQrStUv9x", "<KEY_1>"),
+        ("card 4111\u00a01111\u00a01111\u00a01111!", "card <CARD_1>!"),
+        ("card 4111/1111/1111/1111!", "card <CARD_1>!"),
+        ("to ann\uff20example.com", "to <EMAIL_1>"),
+        ("to an\u200bn@exam\u200dple.com", "to <EMAIL_1>"),
+        ("auf\u00adl\u00f6sen by ann@example.com", "auf\u00adl\u00f6sen by <EMAIL_1>"),
+        ("call 0171/23 45 67 89", "call <PHONE_1>"),
+        ("call 098765 43210 now", "call <PHONE_1> now"),
+        ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "<KEY_1>"),
     ],
 )
 def test_values_become_placeholders(text: str, expected: str) -> None:
@@ -74,6 +82,9 @@ def test_values_become_placeholders(text: str, expected: str) -> None:
         "request 0190f0e0-aaaa-7bbb-8ccc-ddddeeeeffff",
         "@channel see you @ noon",
         "https://example.com/help/returns-and-refunds-for-large-orders-in-2024",
+        "heart \u2764\u200d\U0001f525 at @noon, \uff20 and auf\u00adl\u00f6sen",
+        "see /usr/lib/python3/dist-packages/numpy/core or 24/7 from 01/02/2024",
+        "https://example.com/Shop/Lamps2024/NewModels/Astra7/Details1",
         "4111 1111 1111 1112 fails its check digit",
     ],
 )
@@ -123,6 +134,10 @@ def test_sessions_are_separate() -> None:
 _PIECES = st.sampled_from(
     [
         "ann@example.com",
+        "\u200b",
+        "\uff20",
+        "\u00a0",
+        "/",
         "+49 30 1234567",
         "4111 1111 1111 1111",
         "DE89370400440532013000",
@@ -196,7 +211,7 @@ def test_planted_values_are_found() -> None:
 @pytest.mark.parametrize(
     "piece",
     ["1 ", "a@", "a.b.", "eyJ", "1.2.3.4.", "::1", "password is ", "-----BEGIN PRIVATE KEY-----", "+1", "0", "DE89",
-     "://a:", "A1b2-", "x", "a'", "(0", "<EMAIL_1>"],
+     "://a:", "A1b2-", "x", "a'", "(0", "<EMAIL_1>", "a\u200b", "\uff20a.", "1/", "0171/23 "],
 )  # fmt: skip
 def test_time_is_linear_in_the_length(piece: str) -> None:
     text = (piece * 60_000)[:60_000]
