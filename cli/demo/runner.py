@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import time
@@ -165,6 +166,7 @@ def run_demo(
     script = script or (SHORT if short else FULL)
     result = DemoResult(short=short)
     started = time.monotonic()
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # its notes would break into the story
     fresh_state(state)
     with PeakMemory(state.stack_file) as memory:
         try:
