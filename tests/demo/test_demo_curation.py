@@ -26,7 +26,7 @@ def rows_of(script: Script, profile: str, act: int) -> list[LabelledRow]:
         LabelledRow(
             id=f"row-{act}-{number:04d}",
             digest=f"{number:064d}",
-            interaction_id=f"i{number}",
+            interaction_id=f"i{act}-{number}",
             kind=FeedbackKind.CORRECTION,
             principal=visit.principal,
             created_at=start + timedelta(seconds=number),
