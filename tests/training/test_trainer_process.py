@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from training_samples import PAIRS, make_job, snapshot_rows
 
-from configs.errors import SnapshotError, TidemillError, TrainingError
+from configs.errors import SnapshotError, TidemillError, TrainingError, WorkerLostError
 from data_contracts.records import AdapterArtifact, AdapterRef
 from models.adapters import check_adapter
 from training.checkpoint import FILE
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(tiny_base: Path, tm
             trainers = [int(p) for p in os.listdir("/proc") if p.isdecimal() and _is_trainer(int(p), work)]
             os.kill(trainers[0], sign)
 
-    with pytest.raises(TrainingError, match="stopped before it finished"):
+    with pytest.raises(WorkerLostError, match="stopped before it finished"):
         run_training(job, work, kill)
     assert (work / FILE).is_file()
     assert not list((tmp_path / "adapters").glob("*"))
