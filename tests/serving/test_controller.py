@@ -173,8 +173,8 @@ def _audit_actions(conn: Any) -> list[str]:
 def test_a_worse_canary_is_rolled_back_and_restarts_count_nothing_twice(sqlite_store: Store) -> None:
     controller = Controller(sqlite_store, MODEL, CONFIG)
     begun(sqlite_store, controller)
-    for turn in range(30):
-        serve(sqlite_store, range(turn * 20, turn * 20 + 20), bad={"champion": 0.05, "canary": 0.9})
+    for turn in range(150):  # four users a turn: too few for a verdict in the first one, whatever the salt
+        serve(sqlite_store, range(turn * 4, turn * 4 + 4), bad={"champion": 0.05, "canary": 0.9})
         controller.turn()
         before = rollout_view(sqlite_store, MODEL, CONFIG)
         if current(sqlite_store).state != "running":
