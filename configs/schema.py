@@ -207,6 +207,8 @@ class RolloutSection(Section):
     horizon_s: Positive = 86_400.0
     """At the end of the horizon, still holding means not promoted."""
     controller_interval_s: Positive = 1.0
+    blind_rollback_s: Annotated[float, Field(ge=0)] = 60.0
+    """A running canary whose evidence the controller has failed to judge for this long is taken back."""
     default_latency_limit_ms: Size = 10_000
     """Used where the champion has fewer than 20 timed requests to freeze a p95 from."""
     latency_slack: Positive = 1.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from configs.errors import RegistryError
@@ -36,11 +37,26 @@ def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
         if leases.acquire(conn, name, owner, LEASE_S) is None:
             observer.log("Another watch is running.")
             return None
+    stop = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(context, name, owner, stop), name="watch-lease", daemon=True)
+    keeper.start()
     try:
         return _pass(context, scheduler, observer)
     finally:
+        stop.set()
+        keeper.join()
         with context.store.write() as conn:
             leases.release(conn, name, owner)
+
+
+def _keep(context: Context, name: str, owner: str, stop: threading.Event) -> None:
+    """Renew the lease: embedding a whole reference takes longer than it lasts."""
+    while not stop.wait(LEASE_S / 4):
+        try:
+            with context.store.write() as conn:
+                leases.acquire(conn, name, owner, LEASE_S)
+        except Exception:  # noqa: S112 - tolerated: a busy or restarting database; the next renewal tries again
+            continue
 
 
 def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult:

@@ -17,6 +17,7 @@ from configs.errors import NotFoundError, StoreError, TidemillError, Unavailable
 from data_contracts.ids import UNNAMED_CALLER, new_request_id
 from data_contracts.records import BASE_VERSION, Message
 from serving.api_types import ChatRequest, parse
+from serving.auth import check_reviewer
 from serving.engines.base import Delta, GenerationRequest
 from serving.gateway import Gateway
 from serving.http_errors import error_body, read_json, status_of, unexpected
@@ -36,7 +37,7 @@ async def chat_completions(gateway: Gateway, request: Request) -> Response:
     principal = _principal(body, request_id)
     stack = contextlib.ExitStack()
     try:
-        route = stack.enter_context(await _route(gateway, router, body.model, principal))
+        route = stack.enter_context(await _route(gateway, router, request, body.model, principal))
         exchange = Exchange(
             id=request_id,
             principal=principal,
@@ -90,11 +91,15 @@ def _generation(gateway: Gateway, body: ChatRequest, exchange: Exchange) -> Gene
     )
 
 
-async def _route(gateway: Gateway, router: Router, model: str, principal: str) -> AbstractContextManager[Route]:
-    """The pointer's route for the product model; a pinned one for `base` and `<model>@vN`."""
+async def _route(
+    gateway: Gateway, router: Router, request: Request, model: str, principal: str
+) -> AbstractContextManager[Route]:
+    """The pointer's route for the product model; for reviewers a pinned one for `base` and `<model>@vN`."""
     if model == gateway.model:
         return router.route(principal)
     if model == BASE_VERSION or model.startswith(f"{gateway.model}@v"):
+        # A version that was rolled back is still registered: only who reviews may ask it.
+        check_reviewer(request, gateway.config.serving)
         with contextlib.suppress(NotFoundError):
             await asyncio.to_thread(router.ensure, model)
             return router.pinned(model)

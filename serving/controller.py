@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -95,6 +96,7 @@ class Controller:
         self._config = config
         self._lease = f"rollout:{digest(model)[:40]}"
         self._lease_s = max(5.0, 5 * config.controller_interval_s)
+        self._blind_since: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout-controller", daemon=True)
 
@@ -113,12 +115,39 @@ class Controller:
 
     def _run(self) -> None:
         while not self._stop.wait(self._config.controller_interval_s):
-            try:
-                self.turn()
-            except ConflictError:
-                continue  # somebody promoted, rolled back or aborted in between: look again
-            except Exception as error:
-                unexpected(error)  # the store was away; evidence is where it was
+            self.look()
+
+    def look(self) -> None:
+        """One turn that raises nothing; a canary nobody has been able to judge for too long is taken back."""
+        try:
+            self.turn()
+            self._blind_since = None
+        except ConflictError:
+            return  # somebody promoted, rolled back or aborted in between: look again
+        except Exception as error:
+            unexpected(error)  # the store was away; evidence is where it was
+            self._fail_safe(type(error).__name__)
+
+    def _fail_safe(self, fault: str) -> None:
+        now = time.monotonic()
+        if self._blind_since is None:
+            self._blind_since = now
+        if now - self._blind_since < self._config.blind_rollback_s:
+            return
+        # A store that is away refuses this too, and the next turn tries again.
+        with contextlib.suppress(Exception), self._store.write() as conn:
+            rollout = store.rollouts.current(conn, self._model)
+            leads = store.leases.acquire(conn, self._lease, self.id, self._lease_s) is not None
+            if leads and rollout is not None and rollout.state == "running":
+                seconds = f"{self._config.blind_rollback_s:g} s"
+                finish(
+                    conn,
+                    rollout,
+                    "rolled_back",
+                    actor=ACTOR,
+                    reason=f"its evidence could not be judged for {seconds} ({fault})",
+                )
+                self._blind_since = None
 
     def turn(self, now: datetime | None = None) -> RolloutDecision | None:
         """One look at the open rollout; None if there is none, it cannot begin yet, or another gateway leads.

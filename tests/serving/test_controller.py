@@ -348,6 +348,35 @@ def test_an_aborted_rollout_leaves_the_champion(sqlite_store: Store) -> None:
             action(sqlite_store, MODEL, "ann", "x")
 
 
+def test_a_canary_nobody_can_judge_is_taken_back(sqlite_store: Store) -> None:
+    controller = Controller(sqlite_store, MODEL, CONFIG.model_copy(update={"blind_rollback_s": 0.0}))
+    rollout = begun(sqlite_store, controller)
+    with sqlite_store.write() as conn:
+        store.rollouts.save_state(conn, rollout.id, 0, {"canary": "unreadable"}, [])
+    controller.look()
+    closed = current(sqlite_store)
+    assert (closed.state, closed.reason.split(" (")[0]) == (
+        "rolled_back",
+        "its evidence could not be judged for 0 s",
+    )
+    with sqlite_store.read() as conn:
+        assert _pointer(conn).canary is None
+
+
+def test_a_fault_that_passes_takes_nothing_back(sqlite_store: Store) -> None:
+    controller = Controller(sqlite_store, MODEL, CONFIG)
+    rollout = begun(sqlite_store, controller)
+    with sqlite_store.read() as conn:
+        watermark, state, _ = store.rollouts.state(conn, rollout.id)
+    with sqlite_store.write() as conn:
+        store.rollouts.save_state(conn, rollout.id, watermark, {"canary": "unreadable"}, [])
+    controller.look()
+    with sqlite_store.write() as conn:
+        store.rollouts.save_state(conn, rollout.id, watermark, state, [])
+    controller.look()
+    assert current(sqlite_store).state == "running"
+
+
 def test_version_numbers() -> None:
     assert version_number(f"{MODEL}@v12") == 12
     assert version_number("base") is None

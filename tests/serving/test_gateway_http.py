@@ -315,6 +315,7 @@ def test_keys_are_asked_for_where_configured(tmp_path: Path) -> None:
         assert httpx.get(f"{up.url}/health").status_code == 200
         with httpx.Client(headers={"authorization": "Bearer user-key"}) as client:
             request_id = up.ask("hi", client).json()["id"]
+            assert up.ask("hi", client, model="base").status_code == 403
             item = {"request_id": request_id, "kind": "correction", "text": "x", "scope": "review"}
             assert client.post(f"{up.url}/feedback", json=item).status_code == 403
             assert client.post(f"{up.url}/incidents", json={}).status_code == 403
