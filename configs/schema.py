@@ -204,6 +204,9 @@ class RolloutSection(Section):
     min_stage_s: Annotated[float, Field(ge=0)] = 60.0
     feedback_maturity_s: Annotated[float, Field(ge=0)] = 300.0
     """A request counts as matured when it is older than this."""
+    settle_s: Annotated[float, Field(ge=0)] = 120.0
+    """A user's first request counts for the sample-ratio test once it is this old; at least as long as a request may
+    take (`serving.request_timeout_s`), or the users of a slow arm would look as if they were missing."""
     horizon_s: Positive = 86_400.0
     """At the end of the horizon, still holding means not promoted."""
     controller_interval_s: Positive = 1.0

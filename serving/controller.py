@@ -43,6 +43,8 @@ from store.engine import Store
 ACTOR = "controller"
 FOLD_LIMIT = 2000
 HISTORY_POINTS = 500
+CLOCK_SKEW = timedelta(seconds=5)
+"""By how much the clocks of two gateways may differ."""
 _ASSIGNED = "assigned"
 """Row of `rollout_evidence` for a user's first request."""
 _CANCELLED = "cancelled"
@@ -57,6 +59,10 @@ class Evidence:
     """Commit number up to which requests were counted as matured."""
     stage_requests: int = 0
     stage: int = 0
+    assigned_to: str = ""
+    """Time (ISO) up to which users' first requests were counted; empty = none yet."""
+    marks: list[tuple[str, int]] = field(default_factory=list)
+    """(time, commit number then) of recent turns: what began after a time was committed after its number."""
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +70,8 @@ class Evidence:
         return {
             "canary": self.canary.to_dict(),
             "matured_to": self.matured_to,
+            "assigned_to": self.assigned_to,
+            "marks": self.marks,
             "stage": self.stage,
             "stage_requests": self.stage_requests,
         }
@@ -74,6 +82,8 @@ class Evidence:
         return cls(
             canary=CanaryState.from_dict(state["canary"]),
             matured_to=int(state["matured_to"]),
+            assigned_to=str(state.get("assigned_to", "")),
+            marks=[(str(at), int(seq)) for at, seq in state.get("marks", ())],
             stage=int(state["stage"]),
             stage_requests=int(state["stage_requests"]),
             history=history,
@@ -202,6 +212,7 @@ class Controller:
         # A rollout begun without a stored state (put to running by hand) is judged from its first request on.
         known = Evidence.from_dict(state, history) if state else Evidence(CanaryState.new(self._config), watermark)
         watermark = self._fold(conn, rollout, known, watermark)
+        self._count_users(conn, rollout, known, now)
         self._mature(conn, rollout, known, now)
         decision = decide(
             known.canary,
@@ -238,11 +249,29 @@ class Controller:
     def _fold_request(
         self, conn: Connection, rollout: Rollout, known: Evidence, seq: int, interaction: Interaction
     ) -> None:
-        q = canary_share(interaction)
-        if store.rollouts.first_bad(conn, rollout.id, _ASSIGNED, interaction.principal, interaction.arm, seq, q):
-            known.canary.assign(interaction.arm, q)
         for metric in sorted(bad_events(interaction, rollout.latency_limit_ms)):
             self._fold_bad(conn, rollout, known, seq, interaction, metric)
+
+    def _count_users(self, conn: Connection, rollout: Rollout, known: Evidence, now: datetime) -> None:
+        """Count each user at their first request, in the order requests began, once all of that time have ended.
+
+        In the order of commits a slow arm's users would come late, and look as if they were missing.
+        """
+        upto = now - timedelta(seconds=self._config.settle_s)
+        after = datetime.fromisoformat(known.assigned_to) if known.assigned_to else rollout.started_at
+        known.marks.append((now.isoformat(), store.interactions.latest_seq(conn)))
+        if after is None or upto <= after:
+            return
+        earlier = [seq for at, seq in known.marks if datetime.fromisoformat(at) <= after - CLOCK_SKEW]
+        first = max(earlier, default=0)
+        for seq, interaction in store.interactions.settled(conn, rollout.id, first, after, upto):
+            q = canary_share(interaction)
+            if store.rollouts.first_bad(conn, rollout.id, _ASSIGNED, interaction.principal, interaction.arm, seq, q):
+                known.canary.assign(interaction.arm, q)
+        known.assigned_to = upto.isoformat()
+        known.marks = [
+            (at, seq) for at, seq in known.marks if datetime.fromisoformat(at) > after - CLOCK_SKEW or seq == first
+        ]
 
     def _fold_bad(
         self, conn: Connection, rollout: Rollout, known: Evidence, seq: int, interaction: Interaction, metric: str

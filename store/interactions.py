@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Text, cast, func, select
@@ -62,6 +63,27 @@ def since(
     query = select(table).where(table.c.model == model, table.c.seq > seq).order_by(table.c.seq).limit(limit)
     if rollout_id is not None:
         query = query.where(table.c.rollout_id == rollout_id)
+    return [(row.seq, to_record(row)) for row in conn.execute(query)]
+
+
+def settled(
+    conn: Connection, rollout_id: str, seq: int, after: datetime, upto: datetime
+) -> list[tuple[int, Interaction]]:
+    """A rollout's interactions that began in (after, upto], in the order they began.
+
+    Args:
+        conn: a connection.
+        rollout_id: the rollout.
+        seq: a commit number no later than `after`; bounds what is read.
+        after: exclusive.
+        upto: inclusive.
+    """
+    query = (
+        select(table)
+        .where(table.c.rollout_id == rollout_id, table.c.seq > seq)
+        .where(table.c.created_at > after, table.c.created_at <= upto)
+        .order_by(table.c.created_at, table.c.seq)
+    )
     return [(row.seq, to_record(row)) for row in conn.execute(query)]
 
 

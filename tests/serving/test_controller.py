@@ -32,6 +32,7 @@ CONFIG = RolloutSection(
     min_stage_requests=10,
     min_stage_s=0,
     feedback_maturity_s=0,
+    settle_s=0,
     horizon_s=3600,
 )
 
@@ -346,6 +347,43 @@ def test_an_aborted_rollout_leaves_the_champion(sqlite_store: Store) -> None:
     for action in (abort, promote):
         with pytest.raises(NotFoundError):
             action(sqlite_store, MODEL, "ann", "x")
+
+
+def test_users_of_a_slow_canary_are_not_missing(sqlite_store: Store) -> None:
+    """In the order of commits the champion's 60 users come first; by when they began the shares are as they should."""
+    controller = Controller(sqlite_store, MODEL, CONFIG.model_copy(update={"settle_s": 30.0}))
+    rollout = begun(sqlite_store, controller)
+    with sqlite_store.read() as conn:
+        pointer = _pointer(conn)
+    users = [(f"user-{n}", choose(pointer, f"user-{n}")) for n in range(80)]
+    slow = [user for user in users if user[1].name == "canary"]
+    assert 10 <= len(slow) <= 30
+    assert rollout.started_at is not None
+    began = {name: rollout.started_at + timedelta(seconds=0.01 * n) for n, (name, _) in enumerate(users, 1)}
+    for at, group in ((2.0, [u for u in users if u not in slow]), (20.0, slow), (40.0, [])):
+        rows = [
+            Interaction(
+                id=f"i-{name}",
+                created_at=began[name],
+                model=MODEL,
+                principal=name,
+                conversation="c",
+                messages=(Message(role="user", content="q"),),
+                answer="a",
+                arm=chosen.name,
+                version=chosen.arm.version,
+                rollout_id=rollout.id,
+                arm_share=chosen.share,
+            )
+            for name, chosen in group
+        ]
+        with sqlite_store.write() as conn:
+            store.interactions.insert(conn, rows)
+        controller.turn(rollout.started_at + timedelta(seconds=at))
+    with sqlite_store.read() as conn:
+        _, state, _ = store.rollouts.state(conn, rollout.id)
+    assert current(sqlite_store).state == "running"
+    assert sum(state["canary"]["users"].values()) == 80
 
 
 def test_a_canary_nobody_can_judge_is_taken_back(sqlite_store: Store) -> None:
