@@ -109,6 +109,15 @@ def find(conn: Connection, kind: str, subject: str) -> ReviewItem | None:
     return None if row is None else _item(row)
 
 
+def queued(conn: Connection, kind: str, subjects: Collection[str]) -> set[str]:
+    """Those of `subjects` that have an item of this kind which was not withdrawn."""
+    found: set[str] = set()
+    for part in chunks(subjects):
+        query = select(items.c.subject).where(items.c.kind == kind, items.c.subject.in_(part))
+        found.update(conn.execute(query.where(items.c.status != "withdrawn")).scalars())
+    return found
+
+
 def _missing(id: str) -> NotFoundError:
     return NotFoundError(
         "There is no such review item.", where="review_items", found=id, fix="`tidemill review list` names them"
