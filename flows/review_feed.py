@@ -42,8 +42,12 @@ def feed(context: Context, now: datetime | None = None) -> FeedResult:
     model, settings = context.model, context.config.review
     with context.store.read() as conn:
         stale = _stale(conn, model)
-        subjects = reviews.open_subjects(conn, model)
-        room = max(0, settings.max_open_items - len(subjects) + len(stale))
+    withdrawn = 0
+    if stale:
+        with context.store.write() as conn:
+            withdrawn = reviews.withdraw(conn, stale)
+    with context.store.read() as conn:
+        room = max(0, settings.max_open_items - len(reviews.open_subjects(conn, model)))
         opened = incidents.all(conn, model, status="open")
         known = reviews.queued(conn, "incident", [incident.id for incident in opened])
         proposals = [incident_item(incident, settings) for incident in opened if incident.id not in known]
@@ -51,7 +55,6 @@ def feed(context: Context, now: datetime | None = None) -> FeedResult:
         samples, upto = _samples(context, conn, room - len(rows), now)
     added: Counter[str] = Counter()
     with context.store.write() as conn:
-        withdrawn = reviews.withdraw(conn, stale)
         for proposal in (*proposals, *rows, *samples):
             if reviews.add(conn, proposal.item, people=proposal.people, about=proposal.about):
                 added[proposal.item.kind] += 1
