@@ -52,8 +52,11 @@ def feed(context: Context, now: datetime | None = None) -> FeedResult:
         known = reviews.queued(conn, "incident", [incident.id for incident in opened])
         proposals = [incident_item(incident, settings) for incident in opened if incident.id not in known]
         rows = _row_proposals(context, conn, room)
-        samples, upto = _samples(context, conn, room - len(rows), now)
+        before = review_feeds.sampled_upto(conn, model, now)
+        samples, upto = _samples(context, conn, room - len(rows), before)
     added: Counter[str] = Counter()
+    if not (proposals or rows or samples or upto > before):
+        return FeedResult({}, withdrawn)
     with context.store.write() as conn:
         for proposal in (*proposals, *rows, *samples):
             if reviews.add(conn, proposal.item, people=proposal.people, about=proposal.about):
@@ -64,15 +67,13 @@ def feed(context: Context, now: datetime | None = None) -> FeedResult:
 
 def _stale(conn: Connection, model: str) -> list[str]:
     """Open items whose row is not held any more, or for another kind of reason, or whose incident was rejected."""
-    held = review_feeds.held_now(conn, model)
+    rows = review_feeds.open_rows(conn, model)
+    found = [row.item for row in rows if row.status != "held" or kind_of(row.reason) != row.kind]
     rejected = {incident.id for incident in incidents.all(conn, model, status="rejected")}
-    found = []
-    for id, kind, subject in reviews.open_subjects(conn, model):
-        if kind in review_feeds.ROW_KINDS:
-            if subject not in held or kind_of(held[subject]) != kind:
-                found.append(id)
-        elif kind == "incident" and subject in rejected:
-            found.append(id)
+    if rejected:
+        found += [
+            id for id, kind, subject in reviews.open_subjects(conn, model) if kind == "incident" and subject in rejected
+        ]
     return found
 
 
@@ -93,16 +94,15 @@ def _row_proposals(context: Context, conn: Connection, room: int) -> list[Propos
     return chosen
 
 
-def _samples(context: Context, conn: Connection, room: int, now: datetime | None) -> tuple[list[Proposal], int]:
-    """Items of sampled requests, at most so many a day, and up to which commit was looked.
+def _samples(context: Context, conn: Connection, room: int, seq: int) -> tuple[list[Proposal], int]:
+    """Items of sampled requests after commit `seq`, at most so many a day, and up to which commit was looked.
 
     Requests of held-out principals are never shown: a reviewer's correction could train on a prompt that measures.
     """
     from data_contracts.curation import is_held_out
 
     model, settings = context.model, context.config.review
-    upto = review_feeds.sampled_upto(conn, model, now)
-    found = review_feeds.candidates(conn, model, upto, SCAN)
+    found = review_feeds.candidates(conn, model, seq, SCAN)
     picked = [
         one
         for one in found
@@ -119,4 +119,4 @@ def _samples(context: Context, conn: Connection, room: int, now: datetime | None
         if served is not None:
             counts[days[one.id]] += 1
             chosen.append(sample_item(served, settings))
-    return chosen, found[-1].seq if found else upto
+    return chosen, found[-1].seq if found else seq

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, exists, func, select
 
-from data_contracts.records import LabelledRow, QuarantinedRow, utc_now
+from data_contracts.records import OPEN_REVIEW_STATUSES, LabelledRow, QuarantinedRow, utc_now
 from store.feedback import labelled_by_id
 from store.rows import insert_into
 from store.tables import feedback as said
@@ -71,10 +71,23 @@ def unqueued_rows(
     return [(row, rows[row.row_id]) for row in found if row.row_id in rows]
 
 
-def held_now(conn: Connection, model: str) -> dict[str, str]:
-    """`{row id: reason}` of all rows held now."""
-    query = select(held.c.row_id, held.c.reason).where(held.c.model == model, held.c.status == "held")
-    return {row.row_id: row.reason for row in conn.execute(query)}
+class OpenRow(NamedTuple):
+    """An open item about a row, and what the quarantine says of the row now; empty if it is not there any more."""
+
+    item: str
+    kind: str
+    status: str
+    reason: str
+
+
+def open_rows(conn: Connection, model: str) -> list[OpenRow]:
+    """All open items about held rows."""
+    query = (
+        select(items.c.id, items.c.kind, held.c.status, held.c.reason)
+        .join_from(items, held, items.c.subject == held.c.row_id, isouter=True)
+        .where(items.c.model == model, items.c.kind.in_(ROW_KINDS), items.c.status.in_(OPEN_REVIEW_STATUSES))
+    )
+    return [OpenRow(row.id, row.kind, row.status or "", row.reason or "") for row in conn.execute(query)]
 
 
 def sampled_upto(conn: Connection, model: str, now: datetime | None = None) -> int:

@@ -141,6 +141,7 @@ quarantine = Table(
     Column("status", String(16), nullable=False),
     Column("request_id", String(36)),
     Column("updated_at", Time, nullable=False),
+    Index("ix_quarantine_model_status", "model", "status", "reason"),
 )
 
 snapshots = Table(

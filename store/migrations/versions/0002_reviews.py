@@ -75,6 +75,7 @@ def upgrade() -> None:
     op.add_column(
         "incidents", sa.Column("root_cause", sa.String(length=64), nullable=False, server_default=sa.text("''"))
     )
+    op.create_index("ix_quarantine_model_status", "quarantine", ["model", "status", "reason"], unique=False)
 
 
 def downgrade() -> None:
