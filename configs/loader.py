@@ -146,11 +146,12 @@ def load_config(name_or_path: str = "default", overrides: Mapping[str, Any] | No
 
 
 def _with_absolute_files(config: Config, folder: Path) -> Config:
-    """Contract, prompts and suites by absolute path, so that a resolved profile means the same everywhere."""
+    """All files a profile names by absolute path, so that a resolved profile means the same everywhere."""
     found = {
         "ingest": {"contract": str(resource_path(config.ingest.contract, folder))},
         "replay": {"prompts": str(resource_path(config.replay.prompts, folder))},
         "evaluation": {"anchors": tuple(str(resource_path(a, folder)) for a in config.evaluation.anchors)},
+        "review": {"guidelines": str(resource_path(config.review.guidelines, folder))},
     }
     sections = {name: getattr(config, name).model_copy(update=update) for name, update in found.items()}
     return config.model_copy(update=sections)

@@ -260,6 +260,32 @@ class TriggersSection(Section):
     """After a block or a rollback the cooldown is multiplied by this, once for each in a row."""
 
 
+class ReviewSection(Section):
+    """What people are asked to look at, and how."""
+
+    guidelines: str = "review/guidelines.yaml"
+    """What labellers are told, and the words for severity and root cause; relative to the profile's folder."""
+    labellers: tuple[str, ...] = ()
+    """Who may label; empty = whoever can open the store."""
+    lease_s: Positive = 900.0
+    """How long an item is lent to one labeller."""
+    gold_share: Fraction = 0.1
+    """Share of a labeller's turns that are gold items (known answers, not marked as such)."""
+    two_labels: tuple[Literal["quarantine", "conflict", "incident", "sample", "answer"], ...] = ("conflict", "incident")
+    """Kinds that need two independent labels; where they differ, a third person decides."""
+    reasons: tuple[str, ...] = ("conflict", "uncorroborated", "personal_data", "suspect*", "burst*", "untrusted*")
+    """Reason codes of held rows that come to review (shell patterns). Repeats, capped rows and evaluation prompts do
+    not: no verdict would let them teach."""
+    sample_share: Fraction = 0.01
+    """Share of served requests shown to reviewers, chosen by a keyed hash of the request's id."""
+    sample_per_day: Count = 20
+    """Most sampled requests in one day (UTC)."""
+    max_open_items: Size = 500
+    """Nothing but incidents is added beyond this many open items."""
+    max_items_per_principal: Size = 5
+    """Open items that may show one person's words, so that nobody can fill the queue."""
+
+
 class RegistrySection(Section):
     """MLflow."""
 
@@ -305,5 +331,6 @@ class Config(Section):
     rollout: RolloutSection = RolloutSection()
     drift: DriftSection = DriftSection()
     triggers: TriggersSection = TriggersSection()
+    review: ReviewSection = ReviewSection()
     registry: RegistrySection = RegistrySection()
     stack: StackSection = StackSection()

@@ -491,9 +491,12 @@ class Incident(Record):
     """The reviewed answer."""
     paraphrases: tuple[str, ...] = ()
     """Other ways of asking; these are trained on, the exact prompt never is."""
-    status: Literal["open", "fixed"] = "open"
+    status: Literal["open", "fixed", "rejected"] = "open"
+    """`rejected`: reviewers found that it is none; it neither teaches nor measures any more."""
     opened_at: UtcDatetime
     opened_by: str
+    root_cause: str = ""
+    """A word of the review vocabulary, once a reviewer has said it."""
 
 
 class AuditEntry(Record):
@@ -507,3 +510,81 @@ class AuditEntry(Record):
     detail: dict[str, Any]
     previous: str
     hash: str
+
+
+# --- review --------------------------------------------------------------------------------------
+
+ReviewKind = Literal["quarantine", "conflict", "incident", "sample", "gold", "answer"]
+ReviewVerdict = Literal["accept", "reject", "correct"]
+ReviewStatus = Literal["open", "labelled", "adjudicate", "done", "withdrawn"]
+OPEN_REVIEW_STATUSES = ("open", "labelled", "adjudicate")
+
+
+class ReviewPayload(Record):
+    """What a labeller sees of an item; redacted."""
+
+    messages: tuple[Message, ...]
+    answer: str = ""
+    """What the model said."""
+    proposed: str = ""
+    """The correction, or the required answer of an incident, that is to be judged."""
+    options: tuple[str, ...] = ()
+    """Other corrections of the same prompt."""
+    title: str = ""
+    severity: str = ""
+
+
+class ReviewAnswer(Record):
+    """What a labeller says of an item."""
+
+    verdict: ReviewVerdict
+    text: str = ""
+    """The right answer; only with `correct`."""
+    severity: str = ""
+    root_cause: str = ""
+    note: str = ""
+
+
+class ReviewItem(Record):
+    """One thing a person should look at.
+
+    `open` for its first label, `labelled` while more independent labels are wanted, `adjudicate` if they differ,
+    then `done` with an `outcome`, or `withdrawn`. A gold item stays open: everybody labels it once.
+    """
+
+    id: str
+    model: str
+    kind: ReviewKind
+    subject: str
+    """Id of the row, request, incident, gold item or answer it is about; unique within its kind."""
+    payload: ReviewPayload
+    guideline: str
+    """Key of the guideline shown with it; of a gold item, that of the kind it looks like."""
+    labels_wanted: int = 1
+    priority: int = 0
+    status: ReviewStatus = "open"
+    reason: str = ""
+    """Reason code of the rule that held the row, if any."""
+    gold_expected: ReviewAnswer | None = None
+    """The known answer of a gold item; never shown to a labeller."""
+    outcome: ReviewVerdict | Literal[""] = ""
+    created_at: UtcDatetime
+
+
+class ReviewLabel(Record):
+    """One person's answer to an item."""
+
+    item: str
+    labeller: str
+    role: Literal["label", "adjudicate"] = "label"
+    answer: ReviewAnswer
+    at: UtcDatetime
+
+
+class ReviewLease(Record):
+    """An item lent to one labeller until `until`; a label needs its token."""
+
+    item: str
+    labeller: str
+    token: str
+    until: UtcDatetime

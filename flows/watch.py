@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from configs.errors import RegistryError
 from data_contracts.ids import new_id
 from data_contracts.records import RetrainRequest
-from flows import delivery, triggers
+from flows import delivery, review_feed, triggers
 from flows import drift as drift_look
 from flows.context import Context
 from flows.observer import Observer
@@ -27,6 +27,7 @@ class WatchResult:
     events: int
     started: tuple[str, ...]
     aliases: int
+    review: review_feed.FeedResult
 
 
 def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult | None:
@@ -70,9 +71,12 @@ def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
     events = delivery.deliver_events(context, scheduler)
     started = tuple(delivery.reconcile(context, scheduler))
     aliases = deliver_aliases(context, observer)
+    fed = review_feed.feed(context)
+    if fed.added or fed.withdrawn:
+        observer.log(f"Review queue: {sum(fed.added.values())} items added, {fed.withdrawn} withdrawn.")
     if request is not None:
         observer.log(f"{request.title}: {request.status}" + (f", waits for {waiting_for}" if waiting_for else ""))
-    return WatchResult(looked, request, waiting_for, events, started, aliases)
+    return WatchResult(looked, request, waiting_for, events, started, aliases, fed)
 
 
 def deliver_aliases(context: Context, observer: Observer) -> int:

@@ -96,6 +96,16 @@ def labelled(conn: Connection, model: str, *, upto_seq: int | None = None) -> li
     return [_labelled(row) for row in conn.execute(query)]
 
 
+def labelled_by_id(conn: Connection, ids: Sequence[str]) -> dict[str, LabelledRow]:
+    """Those of these corrections and preferences whose interaction is committed, by id."""
+    found: dict[str, LabelledRow] = {}
+    for part in chunks(ids):
+        query = select(*_LABELLED_COLUMNS).join_from(table, served, _BOTH)
+        for row in conn.execute(query.where(table.c.id.in_(part), table.c.kind.in_(TEACHING_KINDS))):
+            found[row.id] = _labelled(row)
+    return found
+
+
 def _labelled(row: Row[Any]) -> LabelledRow:
     said = _to_record(row)
     messages = tuple(Message.model_validate(m) for m in row.messages)

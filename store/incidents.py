@@ -29,18 +29,32 @@ def get(conn: Connection, id: str) -> Incident | None:
 
 
 def all(conn: Connection, model: str, status: str | None = None) -> list[Incident]:
-    """A model's incidents, oldest first."""
+    """A model's incidents, oldest first; those that reviewers rejected only if asked for by that status."""
     query = select(table).where(table.c.model == model).order_by(table.c.opened_at, table.c.id)
-    if status is not None:
-        query = query.where(table.c.status == status)
+    query = query.where(table.c.status == status if status is not None else table.c.status != "rejected")
     return [_to_record(row) for row in conn.execute(query)]
 
 
-def set_status(conn: Connection, id: str, status: Literal["open", "fixed"]) -> None:
-    """Mark an incident open or fixed.
+def set_status(conn: Connection, id: str, status: Literal["open", "fixed", "rejected"]) -> None:
+    """Mark an incident open, fixed or rejected.
 
     Raises:
         NotFoundError: no such incident.
     """
     if conn.execute(update(table).where(table.c.id == id).values(status=status)).rowcount != 1:
+        raise NotFoundError("There is no such incident.", where="incidents", found=id)
+
+
+def amend(conn: Connection, id: str, *, required: str = "", severity: str = "", root_cause: str = "") -> None:
+    """A reviewer's words on an incident; what is empty stays as it is.
+
+    Raises:
+        NotFoundError: no such incident.
+        InputError: a text the store cannot hold.
+    """
+    values = {"required": required, "severity": severity, "root_cause": root_cause}
+    values = checked(table, {name: value for name, value in values.items() if value})
+    if not values:
+        return
+    if conn.execute(update(table).where(table.c.id == id).values(values)).rowcount != 1:
         raise NotFoundError("There is no such incident.", where="incidents", found=id)

@@ -127,6 +127,7 @@ incidents = Table(
     Column("status", String(16), nullable=False),
     Column("opened_at", Time, nullable=False),
     Column("opened_by", String(128), nullable=False),
+    Column("root_cause", String(64), nullable=False, server_default=text("''")),
 )
 
 quarantine = Table(
@@ -140,6 +141,7 @@ quarantine = Table(
     Column("status", String(16), nullable=False),
     Column("request_id", String(36)),
     Column("updated_at", Time, nullable=False),
+    Index("ix_quarantine_model_status", "model", "status", "reason"),
 )
 
 snapshots = Table(
@@ -323,6 +325,68 @@ outbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("delivered_at", Time),
     Column("error", Text, nullable=False),
+)
+
+review_items = Table(
+    "review_items",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("model", String(63), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("guideline", String(32), nullable=False),
+    Column("labels_wanted", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", String(96), nullable=False),
+    Column("gold_expected", JSON(none_as_null=True)),
+    Column("outcome", String(16), nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    UniqueConstraint("kind", "subject"),
+    Index("ix_review_items_model_status", "model", "status", "priority"),
+)
+
+review_links = Table(
+    "review_links",
+    metadata,
+    # Whose words an item shows (`person`) and which rows, requests and incidents it is about (`about`).
+    Column("item", String(24), primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("value", String(128), primary_key=True, index=True),
+)
+
+review_leases = Table(
+    "review_leases",
+    metadata,
+    Column("item", String(24), primary_key=True),
+    Column("labeller", String(128), nullable=False, index=True),
+    Column("token", String(32), nullable=False),
+    Column("until", Time, nullable=False),
+)
+
+review_labels = Table(
+    "review_labels",
+    metadata,
+    # One label per person and item, an adjudicator's too.
+    Column("item", String(24), primary_key=True),
+    Column("labeller", String(128), primary_key=True, index=True),
+    Column("role", String(12), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("root_cause", String(64), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", Time, nullable=False),
+)
+
+review_feeds = Table(
+    "review_feeds",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("sampled_upto", BigInteger, nullable=False),
+    Column("updated_at", Time, nullable=False),
 )
 
 audit = Table(

@@ -18,6 +18,7 @@ from data_contracts.records import (
     SnapshotRow,
     utc_now,
 )
+from flows import review_feed
 from flows.context import Context
 from flows.files import read_records
 from flows.ledger import Output
@@ -94,9 +95,11 @@ def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[lis
     return rows, provenance
 
 
-def _store_left_out(run: Run, rows: Sequence[QuarantinedRow]) -> None:
+def _store_left_out(run: Run, rows: Sequence[QuarantinedRow], used: Sequence[SnapshotRow]) -> None:
     with run.context.store.write() as conn:
         quarantine.put(conn, run.context.model, rows, run.request_id)
+        quarantine.clear(conn, run.context.model, [row.row_id for row in used])
+    review_feed.feed(run.context)
 
 
 def snapshot(run: Run) -> Output:
@@ -114,7 +117,7 @@ def snapshot(run: Run) -> Output:
     released = {row_id for row_id, status in statuses.items() if status == "released"}
     protected = evaluation_prompts(context)
     result = curate(rows, released, context.config.curation, protected)
-    _store_left_out(run, result.left_out)
+    _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
     teaching = [*result.train, *incident_rows(run.incidents, [*protected, *measured], context.config.curation)]
     reasons = dict(report.reasons)

@@ -14,17 +14,19 @@ from configs.loader import load_config, resource_path, shipped_profiles
 ROOT = Path(configs.__file__).parent
 PROFILES = shipped_profiles()
 CONTRACTS = sorted((ROOT / "contracts").glob("*.yaml"))
+GUIDELINES = sorted((ROOT / "review").glob("*.yaml"))
 STORY = sorted((Path(cli.demo.__file__).parent / "story").glob("*.yaml"))
 
 
 def test_the_lists_are_not_empty() -> None:
     assert set(PROFILES) >= {"default", "demo", "demo-short", "smoke", "gpu"}
     assert CONTRACTS
+    assert GUIDELINES
     assert {p.name for p in STORY} == {"things.yaml", "chat.yaml", "incidents.yaml"}
 
 
 def test_no_yaml_is_left_out() -> None:
-    known = {*PROFILES.values(), *CONTRACTS}
+    known = {*PROFILES.values(), *CONTRACTS, *GUIDELINES}
     assert set(ROOT.rglob("*.y*ml")) == known
 
 
@@ -32,7 +34,12 @@ def test_no_yaml_is_left_out() -> None:
 def test_a_profile_loads_as_a_config_under_its_own_name(name: str) -> None:
     config = load_config(name)
     assert config.profile == name
-    for relative in (config.ingest.contract, config.replay.prompts, *config.evaluation.anchors):
+    for relative in (
+        config.ingest.contract,
+        config.replay.prompts,
+        config.review.guidelines,
+        *config.evaluation.anchors,
+    ):
         assert resource_path(relative).stat().st_size > 0
 
 
@@ -69,3 +76,10 @@ def test_the_short_anchors_are_some_of_the_anchors() -> None:
     short, full = lines("anchors-short"), lines("anchors")
     assert 60 <= len(short) == len(set(short)) < len(full)
     assert set(short) <= set(full), "anchors.jsonl changed: take the changed lines over into anchors-short.jsonl"
+
+
+@pytest.mark.parametrize("path", GUIDELINES, ids=lambda p: p.name)
+def test_review_guidelines_load(path: Path) -> None:
+    from data_contracts.review.guidelines import load_guidelines
+
+    assert load_guidelines(path).kinds
