@@ -20,9 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.neardup_files import open_index, write_index
-from data_contracts.neardup_segment import Block, Segment, build, high, low, match, merge, pack, rank_in_group
-from data_contracts.neardup_segment import distinct as distinct_
-from data_contracts.neardup_segment import similar as similar_
+from data_contracts.neardup_segment import (
+    Block,
+    Limits,
+    Segment,
+    build,
+    distinct,
+    high,
+    low,
+    match,
+    merge,
+    pack,
+    rank_in_group,
+    similar,
+)  # fmt: skip
 from data_contracts.neardup_sketch import (
     I64,
     PERMUTATIONS,
@@ -52,17 +63,21 @@ class NearDuplicateIndex:
         similarity: Jaccard similarity of word 3-shingles in (0, 1] from which a text is a near-duplicate.
         seed: of the MinHash permutations.
         permutations: values of a MinHash signature.
+        limits: what bounds the work among texts that all look alike.
 
     Raises:
         ValueError: a similarity outside (0, 1].
     """
 
-    def __init__(self, similarity: float, *, seed: int = 0, permutations: int = PERMUTATIONS) -> None:
+    def __init__(
+        self, similarity: float, *, seed: int = 0, permutations: int = PERMUTATIONS, limits: Limits | None = None
+    ) -> None:
         if not 0 < similarity <= 1:
             raise ValueError(f"similarity must be in (0, 1], found {similarity}")
         self.similarity = similarity
         self.seed = seed
         self.permutations = permutations
+        self.limits = limits or Limits()
         self._bands = choose_bands(similarity, permutations)
         self._permutations = permutations_of(seed, permutations)
         self._segments: list[Segment] = []
@@ -104,7 +119,7 @@ class NearDuplicateIndex:
         answers: list[str | None] = [None] * len(first)
         still = np.arange(len(first))
         for segment in self._segments:
-            found = match(segment, block, still, self.similarity)
+            found = match(segment, block, still, self.similarity, self.limits)
             for row, known in zip(still[found >= 0], found[found >= 0], strict=True):
                 answers[row] = segment.names.get(int(known))
             still = still[found < 0]
@@ -114,7 +129,7 @@ class NearDuplicateIndex:
             answers[row] = names[first[leads[row]]]
         fresh = still[leads[still] < 0]
         if len(fresh):
-            self._append(build(block, fresh, [names[first[row]] for row in fresh]))
+            self._append(build(block, fresh, self.limits, [names[first[row]] for row in fresh]))
         result = [answers[row] for row in same]
         repeats = np.flatnonzero(first[same] != np.arange(len(same)))
         for row in repeats:
@@ -134,14 +149,14 @@ class NearDuplicateIndex:
         early, late = rows[: len(rows) // 2], rows[len(rows) // 2 :]
         self._resolve(block, early, leads)
         survivors = early[leads[early] < 0]
-        found = match(build(block, survivors), block, late, self.similarity)
+        found = match(build(block, survivors, self.limits), block, late, self.similarity, self.limits)
         leads[late[found >= 0]] = survivors[found[found >= 0]]
         self._resolve(block, late[found < 0], leads)
 
     def _compare(self, block: Block, rows: I64, leads: I64) -> None:
         """Compare all pairs that share a bucket; then, in order, whoever is near a survivor does not survive."""
         pairs = _pairs(block, rows)  # later place << 32 | earlier place
-        near = similar_(block.sets, rows[high(pairs)], block.sets, rows[low(pairs)], self.similarity)
+        near = similar(block.sets, rows[high(pairs)], block.sets, rows[low(pairs)], self.similarity)
         for late, early in zip(high(pairs[near]).tolist(), low(pairs[near]).tolist(), strict=True):
             if leads[rows[late]] < 0 and leads[rows[early]] < 0:
                 leads[rows[late]] = rows[early]
@@ -151,7 +166,7 @@ class NearDuplicateIndex:
         self._files.append(None)
         while len(self._segments) > 1 and len(self._segments[-2]) <= _FAN_OUT * len(self._segments[-1]):
             last, before = self._segments.pop(), self._segments.pop()
-            self._segments.append(merge(before, last))
+            self._segments.append(merge(before, last, self.limits))
             del self._files[-2:]
             self._files.append(None)
 
@@ -173,7 +188,7 @@ class NearDuplicateIndex:
             # From the sets anew: a bucket that was full may list rows now that it had refused.
             sets = segment.sets.take(kept)
             block = Block(sets, self._keys(sets))
-            self._segments[place] = build(block, np.arange(len(kept)), [known[row] for row in kept])
+            self._segments[place] = build(block, np.arange(len(kept)), self.limits, [known[row] for row in kept])
             self._files[place] = None
         return removed
 
@@ -197,23 +212,23 @@ class NearDuplicateIndex:
             StoreError: no index there, or one that is damaged or of another version.
         """
         settings, segments, files, generation = open_index(Path(folder))
-        index = cls(settings["similarity"], seed=settings["seed"], permutations=settings["permutations"])
+        limits = Limits(settings["cap"], settings["crowded"])
+        index = cls(settings["similarity"], seed=settings["seed"], permutations=settings["permutations"], limits=limits)
         index._segments, index._files, index._generation = segments, list(files), generation
         return index
 
     def _settings(self) -> dict[str, float | int]:
-        return {"similarity": self.similarity, "seed": self.seed, "permutations": self.permutations}
+        facts = {"similarity": self.similarity, "seed": self.seed, "permutations": self.permutations}
+        return {**facts, **self.limits._asdict()}
 
 
 def _same_sets(sets: Sets) -> tuple[I64, I64]:
     """(first row of each distinct set, ascending; per row the place of its set in that list)."""
-    owner = np.repeat(np.arange(len(sets.offsets) - 1), sets.sizes)
     # Two independent 64-bit sums of scrambled shingles stand for a set; its size is in both.
     sums = []
     for add in (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03):
         scrambled = np.concatenate([[np.uint64(0)], np.cumsum(mix(sets.values + np.uint64(add)), dtype=np.uint64)])
         sums.append(scrambled[sets.offsets[1:]] - scrambled[sets.offsets[:-1]])
-    del owner
     both = np.stack(sums, axis=1)
     _, first, same = np.unique(both, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -243,4 +258,4 @@ def _pairs(block: Block, rows: I64) -> U64:
         counts = rank[later]
         place = low(packed)
         found.append(pack(np.repeat(place[later], counts), place[spread(later - counts, counts)]))
-    return distinct_(np.concatenate(found))
+    return distinct(np.concatenate(found))

@@ -4,11 +4,12 @@
     bands[b]                        sorted uint64: key << 32 | row
     crowded                         sorted uint64: shingle << 32 | row
 
-A bucket (one key of one band) lists its first CAP rows only. A row that found a bucket full is *crowded*: all its
-shingles are put into `crowded`. Who looks into a full bucket also looks up its rarest shingles there. Two sets with a
-Jaccard similarity >= t share one of any |A| - ceil(t |A|) + 1 shingles of A (Chaudhuri, Ganti and Kaushik, 2006), so
+A bucket (one key of one band) lists its first `Limits.cap` rows only. A row that found a bucket full is *crowded*: all
+its shingles are put into `crowded`. Who looks into a full bucket also looks up its rarest shingles there. Two sets with
+a Jaccard similarity >= t share one of any |A| - ceil(t |A|) + 1 shingles of A (Chaudhuri, Ganti and Kaushik, 2006), so
 that finds every crowded row that the bucket would have listed: the cap costs no recall, and rows that all look alike
-do not cost the square of their number.
+do not cost the square of their number. Only where even a text's rarest shingles are in more crowded rows than
+`Limits.crowded` may one be missed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ import numpy as np
 
 from data_contracts.neardup_sketch import I64, U32, U64, Sets, spread
 
-CAP = 32
-CROWDED_BUDGET = 1024
-"""Most crowded rows one text is compared with, those with its rarest shingles first."""
+
+class Limits(NamedTuple):
+    """What keeps rows that all look alike from costing the square of their number."""
+
+    cap: int = 16
+    """Rows a bucket lists."""
+    crowded: int = 128
+    """Most crowded rows one text is compared with, those with its rarest shingles first."""
+
+
 _VALUES = 1 << 22
 """Shingles of pairs that are compared at a time: bounds memory."""
 _32 = np.uint64(32)
@@ -98,19 +106,20 @@ class Names(NamedTuple):
         return [self.get(row) for row in range(len(self.offsets) - 1)]
 
 
-def build(block: Block, rows: I64, names: Sequence[str] = ()) -> Segment:
+def build(block: Block, rows: I64, limits: Limits, names: Sequence[str] = ()) -> Segment:
     """The rows of a block as a segment of their own."""
     sets = block.sets.take(rows)
     places = np.arange(len(rows))
-    return _capped(sets, [pack(keys, places) for keys in block.keys[:, rows]], _NONE, Names.of(names))
+    bands = [pack(keys, places) for keys in block.keys[:, rows]]
+    return _capped(sets, bands, _NONE, Names.of(names), limits.cap)
 
 
-def _capped(sets: Sets, bands: Sequence[U64], crowded: U64, names: Names) -> Segment:
-    """List at most CAP rows a bucket; the shingles of the others join `crowded`."""
+def _capped(sets: Sets, bands: Sequence[U64], crowded: U64, names: Names, cap: int) -> Segment:
+    """List at most `cap` rows a bucket; the shingles of the others join `crowded`."""
     listed, refused = [], [np.empty(0, np.int64)]
     for packed in bands:
         packed.sort()
-        fits = rank_in_group(packed >> _32) < CAP
+        fits = rank_in_group(packed >> _32) < cap
         listed.append(packed[fits])
         refused.append(low(packed[~fits]))
     rows = np.unique(np.concatenate(refused))
@@ -119,7 +128,7 @@ def _capped(sets: Sets, bands: Sequence[U64], crowded: U64, names: Names) -> Seg
     return Segment(sets, tuple(listed), distinct(joined), names)
 
 
-def merge(one: Segment, two: Segment) -> Segment:
+def merge(one: Segment, two: Segment, limits: Limits) -> Segment:
     """Both as one, the rows of `two` after those of `one`."""
     shift = np.uint64(len(one))
     sets = Sets(
@@ -131,17 +140,19 @@ def merge(one: Segment, two: Segment) -> Segment:
         np.concatenate([one.names.data, two.names.data]),
     )
     bands = [np.concatenate([a, b + shift]) for a, b in zip(one.bands, two.bands, strict=True)]
-    return _capped(sets, bands, np.concatenate([one.crowded, two.crowded + shift]), names)
+    return _capped(sets, bands, np.concatenate([one.crowded, two.crowded + shift]), names, limits.cap)
 
 
-def match(segment: Segment, block: Block, rows: I64, similarity: float) -> I64:
+def match(segment: Segment, block: Block, rows: I64, similarity: float, limits: Limits) -> I64:
     """Per row of the block the first known row at or above the similarity (its place in the segment), or -1."""
     found = np.full(len(rows), -1, np.int64)
     if not len(rows) or not len(segment):
         return found
-    candidates, full = _listed(segment, block, rows)
+    candidates, full = _listed(segment, block, rows, limits.cap)
     if len(full):
-        candidates = distinct(np.concatenate([candidates, _rarest(segment, block.sets, rows, full, similarity)]))
+        candidates = distinct(
+            np.concatenate([candidates, _rarest(segment, block.sets, rows, full, similarity, limits.crowded)])
+        )
     pairs = candidates[similar(block.sets, rows[high(candidates)], segment.sets, low(candidates), similarity)]
     # Pairs are in order, so the first of a row is its earliest.
     asked, first = np.unique(high(pairs), return_index=True)
@@ -149,7 +160,7 @@ def match(segment: Segment, block: Block, rows: I64, similarity: float) -> I64:
     return found
 
 
-def _listed(segment: Segment, block: Block, rows: I64) -> tuple[U64, I64]:
+def _listed(segment: Segment, block: Block, rows: I64, cap: int) -> tuple[U64, I64]:
     """(place in rows << 32 | known row) of all that share a bucket, and the places that met a full bucket."""
     found, full = [_NONE], [np.empty(0, np.int64)]
     places = np.arange(len(rows))
@@ -162,11 +173,11 @@ def _listed(segment: Segment, block: Block, rows: I64) -> tuple[U64, I64]:
         hit = np.flatnonzero(counts)
         place, counts = low(asked[hit]), counts[hit]
         found.append(pack(np.repeat(place, counts), low(band[spread(start[hit], counts)])))
-        full.append(place[counts >= CAP])
+        full.append(place[counts >= cap])
     return distinct(np.concatenate(found)), np.unique(np.concatenate(full))
 
 
-def _rarest(segment: Segment, sets: Sets, rows: I64, places: I64, similarity: float) -> U64:
+def _rarest(segment: Segment, sets: Sets, rows: I64, places: I64, similarity: float, budget: int) -> U64:
     """Crowded rows that share one of the rarest shingles of the rows at these places."""
     if not len(segment.crowded):
         return _NONE
@@ -183,7 +194,7 @@ def _rarest(segment: Segment, sets: Sets, rows: I64, places: I64, similarity: fl
     before = np.cumsum(counts) - counts
     first = np.flatnonzero(rank_in_group(owner) == 0)
     before -= np.repeat(before[first], np.diff(np.append(first, len(owner))))
-    counts = np.minimum(counts, np.maximum(CROWDED_BUDGET - before, 0))
+    counts = np.minimum(counts, np.maximum(budget - before, 0))
     return pack(np.repeat(places[owner], counts), low(segment.crowded[spread(start, counts)]))
 
 
