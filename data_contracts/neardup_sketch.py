@@ -129,12 +129,12 @@ def shingle_sets(texts: Sequence[str]) -> Sets:
 class Bands(NamedTuple):
     """How signatures are cut: `count` bands of `width` values each."""
 
-    count: int
+    number: int
     width: int
 
     def recall(self, similarity: float) -> float:
-        """Chance that a pair of that similarity shares a band: 1 - (1 - s^width)^count."""
-        return 1.0 - (1.0 - similarity**self.width) ** self.count
+        """Chance that a pair of that similarity shares a band: 1 - (1 - s^width)^number."""
+        return 1.0 - (1.0 - similarity**self.width) ** self.number
 
 
 def choose_bands(similarity: float, permutations: int = PERMUTATIONS) -> Bands:
@@ -160,7 +160,7 @@ def band_keys(sets: Sets, bands: Bands, permutations: tuple[U32, U32]) -> U32:
     MinHash (Broder, 1997) with linear permutations of hashes that are random already; two sets have the same least
     value under one permutation with a probability of their Jaccard similarity.
     """
-    used = bands.count * bands.width
+    used = bands.number * bands.width
     multiply, add = (part[:used] for part in permutations)
     sizes = sets.sizes
     order = np.argsort(sizes, kind="stable")
@@ -172,7 +172,7 @@ def band_keys(sets: Sets, bands: Bands, permutations: tuple[U32, U32]) -> U32:
         rows = rows[sizes[rows] == size]
         least[rows] = _least(sets.values, sets.offsets[rows], size, multiply, add)
         at += len(rows)
-    words_ = least.reshape(-1, bands.count, bands.width).astype(np.uint64)
+    words_ = least.reshape(-1, bands.number, bands.width).astype(np.uint64)
     weights = np.frombuffer(hashlib.blake2b(b"bands", digest_size=64).digest() * 2, "<u8")[: bands.width] | np.uint64(1)
     # Each value is scrambled with its place before they are added, so that no two bands differ by a rotation only.
     total = np.zeros(words_.shape[:2], np.uint64)

@@ -16,22 +16,24 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from data_contracts.records import DatasetSnapshot, SnapshotRow
+from data_contracts.records import DatasetSnapshot
 from data_contracts.snapshot_files import (
     COLUMNS,
     DERIVED,
     MANIFEST,
+    ROW_IDS_INLINE,
     Entry,
+    columns_of,
     entries,
     folder_of,
     fsync,
-    id_facts,
     locked,
     opened,
     read_manifest,
     schema,
     write_manifest,
 )
+from data_contracts.snapshot_sets import IdSet
 
 
 def erase_rows(path: Path | str, row_ids: Set[str], *, digests: Set[str] = frozenset()) -> int:
@@ -60,7 +62,7 @@ def erase_rows(path: Path | str, row_ids: Set[str], *, digests: Set[str] = froze
         name = f"rows-{uuid.uuid4().hex}.parquet"
         with opened(folder) as (_, file):
             erased, kept_ids = _rewrite(entries(file), folder / name, row_ids, digests)
-        changed = {"rows_file": name, "erased": record.erased + erased, **id_facts(kept_ids)}
+        changed = {"rows_file": name, "erased": record.erased + erased, **kept_ids.facts(ROW_IDS_INLINE)}
         write_manifest(folder, record.model_copy(update=changed))
         _sweep(folder, read_manifest(folder))
         shutil.rmtree(folder / DERIVED, ignore_errors=True)
@@ -87,13 +89,13 @@ def _holds_any(folder: Path, row_ids: Set[str], digests: Set[str]) -> bool:
     return False
 
 
-def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], digests: Set[str]) -> tuple[int, set[str]]:
+def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], digests: Set[str]) -> tuple[int, IdSet]:
     """Write what stays, tombstones at the end; (rows erased now, feedback ids that stay)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tombstones: list[str] = []
-    kept_ids: set[str] = set()
+    kept_ids = IdSet()
     erased = 0
     with pq.ParquetWriter(target, schema(), compression="zstd") as writer:
         for batch in lines:
@@ -103,7 +105,7 @@ def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], dige
                     tombstones.append(leaf)
                     erased += row is not None
                 else:
-                    kept.append(columns_of(leaf, row))
+                    kept.append({**columns_of(row), "leaf": leaf})
                     kept_ids.add(row.row_id)
             if kept:
                 writer.write_table(pa.Table.from_pylist(kept, schema=schema()))
@@ -112,9 +114,4 @@ def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], dige
         writer.write_table(pa.Table.from_pylist(gone, schema=schema()))
     fsync(target)
     fsync(target.parent)
-    return erased, kept_ids - {""}
-
-
-def columns_of(leaf: str, row: SnapshotRow) -> dict[str, Any]:
-    """A row as one line of the file."""
-    return {**row.model_dump(mode="json"), "leaf": leaf}
+    return erased, kept_ids

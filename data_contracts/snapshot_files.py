@@ -11,8 +11,9 @@ salted digest inside is 256 bits that were derived from a salt and are deleted w
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +23,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from configs.errors import SnapshotError
-from data_contracts.digests import canonical_json, digest
-from data_contracts.leaf_set import LeafSet
+from data_contracts.digests import canonical_json
 from data_contracts.records import DatasetSnapshot, Message, SnapshotRow
+from data_contracts.snapshot_sets import IdSet, LeafSet
 
 ROWS = "rows.parquet"
 MANIFEST = "manifest.json"
@@ -45,15 +46,23 @@ class Entry(NamedTuple):
     row: SnapshotRow | None
 
 
-def leaf_of(row: SnapshotRow) -> str:
-    """The leaf of a row: SHA-256 of its canonical JSON, its own salted digest included."""
-    return digest(row)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def columns_of(row: SnapshotRow) -> dict[str, Any]:
+    """A row as the columns of the file, without its leaf."""
+    data: dict[str, Any] = {name: getattr(row, name) for name in COLUMNS}
+    data["messages"] = [{"role": message.role, "content": message.content} for message in row.messages]
+    return data
+
+
+def leaf_of(columns: Mapping[str, Any]) -> str:
+    """The leaf of a row: `digest(row)`, SHA-256 of its canonical JSON with its own salted digest, but faster."""
+    return hashlib.sha256(_ENCODER.encode(columns).encode("utf-8")).hexdigest()
 
 
 def name_of(leaves: LeafSet, *, model: str, contract_digest: str, base_digest: str, replay: Mapping[str, str]) -> str:
     """The digest of {base, contract, format, model, replay, rows: sorted leaves}, without building that object."""
-    import hashlib
-
     facts = {"base": base_digest, "contract": contract_digest, "format": FORMAT, "model": model}
     head = canonical_json({**facts, "replay": dict(replay), "rows": []})
     # `rows` is the last key in order, so what is still to come stands before the closing `]}`.
@@ -179,7 +188,7 @@ def entry_of(data: dict[str, Any]) -> Entry:
     if data["digest"] is None and leaf is not None:
         return Entry(leaf, None)
     row = SnapshotRow(**{**data, "messages": tuple(Message(**message) for message in data["messages"])})
-    return Entry(leaf_of(row), row)
+    return Entry(leaf_of(columns_of(row)), row)
 
 
 class Tally:
@@ -188,7 +197,7 @@ class Tally:
     def __init__(self) -> None:
         self.leaves = LeafSet()
         self.counts: Counter[str] = Counter()
-        self.row_ids: set[str] = set()
+        self.row_ids = IdSet()
         self.erased = 0
 
     def add(self, entry: Entry) -> None:
@@ -198,8 +207,7 @@ class Tally:
             self.erased += 1
             return
         self.counts[f"{entry.row.split}.{entry.row.source}"] += 1
-        if entry.row.row_id:
-            self.row_ids.add(entry.row.row_id)
+        self.row_ids.add(entry.row.row_id)
 
     def differs(self, record: DatasetSnapshot) -> str:
         """What does not fit the manifest; empty if all does. Counts are as published, rows erased since included."""
@@ -216,20 +224,11 @@ class Tally:
         whole = self.counts.keys() <= record.counts.keys() and min(missing.values(), default=0) >= 0
         if not whole or sum(missing.values()) != self.erased or self.erased != record.erased:
             return "other counts than the manifest's"
-        same = id_facts(self.row_ids) == {name: getattr(record, name) for name in id_facts(set())}
+        ids = self.row_ids.facts(ROW_IDS_INLINE)
+        same = all(getattr(record, name) == value for name, value in ids.items())
         # Manifests from before these facts were kept have the ids alone.
-        old = record.row_ids_digest == "" and tuple(sorted(self.row_ids)) == record.row_ids
+        old = record.row_ids_digest == "" and ids["row_ids"] == record.row_ids
         return "" if same or old else "other row ids than the manifest's"
-
-
-def id_facts(row_ids: set[str]) -> dict[str, Any]:
-    """The manifest's fields about feedback ids."""
-    ordered = tuple(sorted(row_ids))
-    return {
-        "row_ids": ordered if len(ordered) <= ROW_IDS_INLINE else (),
-        "row_ids_count": len(ordered),
-        "row_ids_digest": digest(ordered) if ordered else "",
-    }
 
 
 def check(record: DatasetSnapshot, tally: Tally) -> None:
@@ -239,11 +238,3 @@ def check(record: DatasetSnapshot, tally: Tally) -> None:
         raise SnapshotError(
             "a snapshot does not match its digest", where=record.path, expected=record.digest, found=found, fix=_FIX
         )
-
-
-def stale(path: Path, seconds: float) -> bool:
-    """True if a file was left that long ago; one that is gone is not."""
-    try:
-        return time.time() - path.stat().st_mtime > seconds
-    except FileNotFoundError:
-        return False

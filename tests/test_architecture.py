@@ -14,16 +14,9 @@ PACKAGES = {
 }  # fmt: skip
 LEAVES = {"configs", "data_contracts"}
 LEAF_MODULES = {
-    "records",
-    "redaction",
-    "digests",
-    "ids",
-    "snapshots",
-    "overlap",
-    "leaf_set",
-    "snapshot_files",
-    "snapshot_erasure",
-}
+    "records", "redaction", "digests", "ids", "overlap", "snapshots",
+    "snapshot_files", "snapshot_publish", "snapshot_erasure", "snapshot_sets",
+}  # fmt: skip
 MIDDLE = LEAVES | {"store", "models"}
 MAY_IMPORT = {
     "configs": {"configs"},

@@ -249,7 +249,7 @@ def test_bands_find_pairs_at_the_similarity() -> None:
     for similarity in (0.2, 0.5, 0.7, 0.8, 0.9, 0.98, 1.0):
         bands = choose_bands(similarity)
         assert bands.recall(similarity) >= 0.985
-        assert bands.count * bands.width <= 128
+        assert bands.number * bands.width <= 128
 
 
 @pytest.mark.parametrize("similarity", [0, -1, 1.01, float("nan")])
