@@ -13,7 +13,10 @@ PACKAGES = {
     "monitoring", "flows", "cli",
 }  # fmt: skip
 LEAVES = {"configs", "data_contracts"}
-LEAF_MODULES = {"records", "redaction", "digests", "ids", "snapshots", "overlap"}
+LEAF_MODULES = {
+    "records", "redaction", "digests", "ids", "overlap", "snapshots",
+    "snapshot_files", "snapshot_publish", "snapshot_erasure", "snapshot_sets",
+}  # fmt: skip
 MIDDLE = LEAVES | {"store", "models"}
 MAY_IMPORT = {
     "configs": {"configs"},
