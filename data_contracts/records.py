@@ -197,9 +197,25 @@ class DatasetSnapshot(Record):
     reasons: dict[str, int] = {}
     """Rows left out, by reason code."""
     row_ids: tuple[str, ...]
-    """Feedback ids in the snapshot."""
+    """Feedback ids in the snapshot, without those of erased rows; empty where there are more than 10,000 of them."""
+    row_ids_count: int = 0
+    row_ids_digest: str = ""
+    """Digest of the sorted feedback ids; they stand in the column `row_id` too."""
     replay: dict[str, str] = {}
     """Provenance of replay rows: base digest, prompt set digest, decoding."""
+    sources: dict[str, str] = {}
+    """Source name -> its watermark: how far each source had been read."""
+    config_digest: str = ""
+    """Digest of the curation policy."""
+    rows_file: Annotated[str, Field(pattern=r"^rows[a-z0-9-]*\.parquet$")] = "rows.parquet"
+    """The file of rows in the snapshot's folder; another one after an erasure."""
+    erased: int = 0
+    """Rows of which only a tombstone is left. A snapshot with any can no longer train; `counts` still has them."""
+
+    @property
+    def feedback_rows(self) -> int:
+        """Feedback ids in the snapshot."""
+        return self.row_ids_count or len(self.row_ids)
 
 
 # --- adapter -----------------------------------------------------------------------------------

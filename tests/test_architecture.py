@@ -13,7 +13,17 @@ PACKAGES = {
     "monitoring", "flows", "cli",
 }  # fmt: skip
 LEAVES = {"configs", "data_contracts"}
-LEAF_MODULES = {"records", "redaction", "digests", "ids", "snapshots", "overlap"}
+LEAF_MODULES = {
+    "records",
+    "redaction",
+    "digests",
+    "ids",
+    "snapshots",
+    "overlap",
+    "leaf_set",
+    "snapshot_files",
+    "snapshot_erasure",
+}
 MIDDLE = LEAVES | {"store", "models"}
 MAY_IMPORT = {
     "configs": {"configs"},

@@ -8,48 +8,16 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from snapshot_samples import NOW, ROWS_IN, put, row
 
 from configs.errors import SnapshotError
-from data_contracts.digests import digest
-from data_contracts.records import DatasetSnapshot, Message, SnapshotRow
-from data_contracts.snapshots import MANIFEST, ROWS, publish, read_manifest, read_rows, verify
-
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-def row(n: int, split: str = "train", source: str = "correction", **changes: Any) -> SnapshotRow:
-    data = {
-        "digest": digest(["row", n]),
-        "split": split,
-        "source": source,
-        "messages": (Message(role="user", content=f"question {n} ü\n<b>"),),
-        "completion": f"answer {n}",
-        "row_id": f"f{n}" if source == "correction" else "",
-        "slice": "s",
-    }
-    return SnapshotRow(**{**data, **changes})
-
-
-ROWS_IN = [*(row(n) for n in range(20)), *(row(n, "target") for n in range(20, 25)), row(25, source="replay")]
-
-
-def put(root: Path, rows: Sequence[SnapshotRow] = ROWS_IN, **changes: Any) -> DatasetSnapshot:
-    data: dict[str, Any] = {
-        "model": "support-bot",
-        "contract_digest": "c" * 64,
-        "base_digest": "b" * 64,
-        "watermark": 7,
-        "reasons": {"cap": 2},
-        "replay": {"base": "b" * 64},
-        "created_at": NOW,
-    }
-    return publish(root, rows, **{**data, **changes})
+from data_contracts.records import Message
+from data_contracts.snapshots import MANIFEST, ROWS, read_manifest, read_rows, verify
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -103,7 +71,7 @@ def test_published_twice_is_one(tmp_path: Path) -> None:
 def test_the_digest_is_the_same_in_another_process_with_another_hash_seed(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from test_snapshot_files import put; print(put(Path(sys.argv[1])).digest)"
+        "from snapshot_samples import put; print(put(Path(sys.argv[1])).digest)"
     )
     digests = {
         subprocess.run(

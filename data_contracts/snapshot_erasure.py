@@ -1,0 +1,120 @@
+"""Erase rows of a published snapshot: of each only a tombstone stays, so that the snapshot's digest still verifies.
+
+The rows go to a new file, the manifest is replaced by one that names it, the old file is unlinked, in that order: a
+reader or a crash sees the old or the new. A crash in between can leave a file nobody names; the next call removes it.
+
+What stays of an erased row is its leaf (see snapshot_files) and its place in the manifest's counts. Its feedback id
+goes too: an id carries the time it was given and can be joined with logs elsewhere. Which versions a person's rows
+taught is for the store to remember before it calls this.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator, Set
+from pathlib import Path
+from typing import Any
+
+from data_contracts.records import DatasetSnapshot, SnapshotRow
+from data_contracts.snapshot_files import (
+    COLUMNS,
+    DERIVED,
+    MANIFEST,
+    Entry,
+    entries,
+    folder_of,
+    fsync,
+    id_facts,
+    locked,
+    opened,
+    read_manifest,
+    schema,
+    write_manifest,
+)
+
+
+def erase_rows(path: Path | str, row_ids: Set[str], *, digests: Set[str] = frozenset()) -> int:
+    """Replace rows by tombstones. Their bytes leave the folder, also those of files made from the rows.
+
+    Safe to call again: rows erased before do not count, and what a killed call left behind is removed.
+
+    Args:
+        path: the snapshot's folder.
+        row_ids: feedback ids; ids that are not in the snapshot are ignored.
+        digests: digests of rows without a feedback id (incidents, replay).
+
+    Returns:
+        The number of rows erased now.
+
+    Raises:
+        SnapshotError: not a finished snapshot, or its rows cannot be read (then delete the folder).
+    """
+    folder = folder_of(path)
+    read_manifest(folder)  # a clear error where there is nothing to lock
+    with locked(folder):
+        record = read_manifest(folder)
+        _sweep(folder, record)
+        if not _holds_any(folder, row_ids, digests):
+            return 0
+        name = f"rows-{uuid.uuid4().hex}.parquet"
+        with opened(folder) as (_, file):
+            erased, kept_ids = _rewrite(entries(file), folder / name, row_ids, digests)
+        changed = {"rows_file": name, "erased": record.erased + erased, **id_facts(kept_ids)}
+        write_manifest(folder, record.model_copy(update=changed))
+        _sweep(folder, read_manifest(folder))
+        shutil.rmtree(folder / DERIVED, ignore_errors=True)
+        fsync(folder)
+        return erased
+
+
+def _sweep(folder: Path, record: DatasetSnapshot) -> None:
+    """Remove files of rows that the manifest does not name, and unfinished manifests."""
+    for file in [*folder.glob("rows*.parquet"), *folder.glob(f".{MANIFEST}-*")]:
+        if file.name != record.rows_file:
+            file.unlink(missing_ok=True)
+    if record.erased:
+        # What was derived before the erasure may have outlived a crash; what was derived since is made again.
+        shutil.rmtree(folder / DERIVED, ignore_errors=True)
+
+
+def _holds_any(folder: Path, row_ids: Set[str], digests: Set[str]) -> bool:
+    with opened(folder) as (_, file):
+        for batch in file.iter_batches(columns=["row_id", "digest"]):
+            held = batch.to_pydict()
+            if not row_ids.isdisjoint(held["row_id"]) or not digests.isdisjoint(held["digest"]):
+                return True
+    return False
+
+
+def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], digests: Set[str]) -> tuple[int, set[str]]:
+    """Write what stays, tombstones at the end; (rows erased now, feedback ids that stay)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tombstones: list[str] = []
+    kept_ids: set[str] = set()
+    erased = 0
+    with pq.ParquetWriter(target, schema(), compression="zstd") as writer:
+        for batch in lines:
+            kept = []
+            for leaf, row in batch:
+                if row is None or row.row_id in row_ids or row.digest in digests:
+                    tombstones.append(leaf)
+                    erased += row is not None
+                else:
+                    kept.append(columns_of(leaf, row))
+                    kept_ids.add(row.row_id)
+            if kept:
+                writer.write_table(pa.Table.from_pylist(kept, schema=schema()))
+        empty: dict[str, Any] = {**dict.fromkeys(COLUMNS), "messages": None}
+        gone = [{**empty, "leaf": leaf} for leaf in sorted(tombstones)]
+        writer.write_table(pa.Table.from_pylist(gone, schema=schema()))
+    fsync(target)
+    fsync(target.parent)
+    return erased, kept_ids - {""}
+
+
+def columns_of(leaf: str, row: SnapshotRow) -> dict[str, Any]:
+    """A row as one line of the file."""
+    return {**row.model_dump(mode="json"), "leaf": leaf}
