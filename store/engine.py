@@ -14,9 +14,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from configs.errors import SchemaTooNewError, StoreError
 from store.rows import WRITE_OPTION
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration's revision (a test compares it with the scripts)."""
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """All revisions this Tidemill knows, oldest first."""
 BUSY_TIMEOUT_MS = 30_000
 _MIGRATION_LOCK = 0x7469_6465  # "tide": PostgreSQL advisory lock, one migration at a time
@@ -211,6 +211,7 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        "secure_delete = ON",  # what is deleted or changed is overwritten: erasure reaches the file's free bytes
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 
