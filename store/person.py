@@ -1,4 +1,4 @@
-"""One person's rows in every table: which they are, and taking them out. Their prompts as others' findings show them too.
+"""One person's rows in every table: which they are, and taking them out; also where others' findings quote them.
 
 Theirs are: requests they made, feedback they gave, feedback anybody gave on their requests, incidents about their
 requests or opened by them, and what quarantine, review and rollouts keep under these ids or their name.
@@ -79,7 +79,7 @@ def find(conn: Connection, principal: str) -> Subjects:
 
 def counts(conn: Connection, principal: str, theirs: Subjects) -> dict[str, int]:
     """What would go from each table."""
-    found = {
+    return {
         "interactions": len(theirs.requests),
         "feedback": len(theirs.rows),
         "incidents": len(theirs.incidents),
@@ -93,7 +93,6 @@ def counts(conn: Connection, principal: str, theirs: Subjects) -> dict[str, int]
         "drift_findings": sum(1 for _ in _findings_with(conn, theirs.prompts)),
         "drift_states": sum(1 for _ in _states_of(conn, theirs.models)),
     }
-    return found
 
 
 def _count(conn: Connection, table: Table, column: ColumnElement[Any], ids: Iterable[str]) -> int:
@@ -156,7 +155,7 @@ def _states_of(conn: Connection, models: Sequence[str]) -> Iterable[Any]:
 
 
 def _restart_monitors(conn: Connection, models: Sequence[str]) -> int:
-    """Forget the monitor's last window: it holds prompts without saying whose. The reference stays; files come later."""
+    """Forget the monitor's last window: it holds prompts without saying whose. References are files."""
     changed = 0
     for row in _states_of(conn, models):
         state = {**row.state, "monitor": None}
