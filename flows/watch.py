@@ -46,10 +46,10 @@ def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
 def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult:
     looked = drift_look.look(context)
     for finding in looked.findings:
-        observer.log(f"Drift ({finding.test}): {finding.name}")
-        observer.table(
-            "drift", [{"prompt": text} for text in finding.detail.get("examples", [])], f"Drift: {finding.name}"
-        )
+        # What people asked is shown by the console only: Prefect keeps what it is told beyond the reach of an erasure.
+        facts = {key: finding.detail.get(key) for key in ("prompts", "share", "statistic", "threshold", "prompts_seen")}
+        observer.log(f"Drift found by {finding.test}; the console and `tidemill status` name it.")
+        observer.table("drift", [{"test": finding.test, **facts}], f"Drift: {finding.test}")
     request, waiting_for = triggers.update(context)
     events = delivery.deliver_events(context, scheduler)
     started = tuple(delivery.reconcile(context, scheduler))

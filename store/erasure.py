@@ -288,3 +288,8 @@ def is_scrubbed(conn: Connection) -> bool:
 def set_scrubbed(conn: Connection) -> None:
     """The file was rewritten whole."""
     conn.execute(update(counters).where(counters.c.name == "scrubbed").values(value=1))
+
+
+def newest(conn: Connection) -> str:
+    """Id of the newest erasure; empty if there was none."""
+    return conn.execute(select(func.max(table.c.id))).scalar_one() or ""

@@ -10,14 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
 
+from data_contracts.ids import asked_at
 from data_contracts.records import FeedbackKind
-from store.erasure import INCIDENT_ROW, forget_salts
+from store.erasure import INCIDENT_ROW, Erasure, forget_salts
 from store.rows import chunks
 from store.tables import (
     drift_findings,
     drift_states,
+    erased,
     feedback,
     incidents,
     interactions,
@@ -227,5 +229,57 @@ def _retrains(conn: Connection, theirs: Subjects, snapshots: set[str]) -> tuple[
             or (ingested is not None and mine.intersection(ingested.get("incidents", ())))
         ):
             involved.add(request_id)
-    runs = {str((outputs[r].get("track") or {}).get("run_id") or "") for r in involved} - {""}
-    return involved, runs
+    runs = {r: str((outputs[r].get("track") or {}).get("run_id") or "") for r in involved}
+    return involved, {f"{run} {r}" for r, run in runs.items() if run}
+
+
+# --- what came in while an erasure began ----------------------------------------------------------------
+
+
+def names_since(conn: Connection, seq: int) -> set[str]:
+    """Principals of what was committed after `seq`, and of everybody who opened an incident."""
+    names: set[str] = set()
+    for table in (interactions, feedback):
+        names.update(conn.execute(select(table.c.principal).where(table.c.seq > seq).distinct()).scalars())
+    names.update(conn.execute(select(incidents.c.opened_by).distinct()).scalars())
+    return names
+
+
+def late_rows(conn: Connection, job: Erasure, principal: str | None) -> Subjects:
+    """Rows that were on their way when the erasure began: requests made, things said and incidents opened before it.
+
+    What the person does after it is a new start and stays.
+    """
+    mine = select(erased.c.id).where(erased.c.erasure == job.id, erased.c.kind == "request")
+    slipped = conn.execute(
+        select(incidents.c.id, incidents.c.model).where(
+            or_(
+                incidents.c.interaction_id.in_(mine),
+                and_(incidents.c.opened_by == principal, incidents.c.opened_at <= job.requested_at),
+            )
+        )
+    ).all()
+    query = select(interactions.c.id, interactions.c.model).where(interactions.c.seq > job.upto_seq)
+    served = [
+        row
+        for row in conn.execute(query.where(interactions.c.principal == principal)).all()
+        if (asked := asked_at(row.id)) is not None and asked < job.requested_at
+    ]
+    late = [row.id for row in served]
+    said = conn.execute(
+        select(feedback.c.id, feedback.c.model, feedback.c.kind, feedback.c.seq)
+        .where(feedback.c.seq > job.upto_seq)
+        .where(
+            or_(
+                feedback.c.interaction_id.in_(late),
+                and_(feedback.c.principal == principal, feedback.c.created_at <= job.requested_at),
+            )
+        )
+    ).all()
+    return Subjects(
+        requests=tuple(late),
+        rows=tuple(row.id for row in said),
+        incidents=tuple(row.id for row in slipped),
+        models=tuple(sorted({row.model for row in (*served, *said, *slipped)})),
+        first_teaching_seq=min((row.seq for row in said if row.kind in TEACHING), default=None),
+    )
