@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.erase_app import erase, retention_app
+
 if TYPE_CHECKING:
     from configs.schema import Config
     from flows.context import Context
@@ -26,6 +28,8 @@ rollout_app = typer.Typer(help="Show the canary and overrule it.", no_args_is_he
 feedback_app = typer.Typer(help="Bring feedback in and out.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(retention_app, name="retention")
+app.command("erase")(erase)
 
 Profile = Annotated[str, typer.Option("--profile", "-p", help="A shipped profile's name or a YAML file.")]
 StateOption = Annotated[str | None, typer.Option("--state", help="State directory; wins over the profile's.")]
@@ -209,9 +213,12 @@ def feedback_export(
     """Export interactions and feedback as JSON Lines."""
     from cli.output import show
     from data_contracts.sources.jsonl import export_jsonl
+    from store.erasure import record_export
 
     with _context(profile, state) as context:
         lines = export_jsonl(context.store, context.config, path)
+        with context.store.write() as conn:
+            record_export(conn, context.model, str(path.resolve()), lines)
     show({"lines": lines, "path": str(path)}, [{"lines": lines, "path": str(path)}], as_json=as_json)
 
 

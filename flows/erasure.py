@@ -37,7 +37,7 @@ from flows.context import Context
 from flows.ledger import owner_name
 from flows.observer import Observer
 from monitoring.rollout_actions import finish
-from store import audit, erasure, interactions, leases, outbox, person, pointer, requests, reviews, rollouts
+from store import audit, erasure, leases, outbox, person, requests, reviews, rollouts
 from store.erasure import Erasure
 from store.rows import take
 
@@ -390,16 +390,3 @@ def go_on(context: Context, observer: Observer, now: datetime | None = None) -> 
         except ConflictError:
             left += 1  # somebody is at it
     return left
-
-
-def champion_is_tainted(context: Context) -> bool:
-    """True while a version that must go still serves."""
-    with context.store.read() as conn:
-        champion = pointer.get(conn, context.model).champion.version
-        return erasure.taint_of(conn, champion) is not None
-
-
-def latest_commit(context: Context) -> int:
-    """The newest commit number."""
-    with context.store.read() as conn:
-        return interactions.latest_seq(conn)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from configs.errors import RegistryError
+from configs.errors import ConflictError, RegistryError, StoreError
 from data_contracts.ids import new_id
-from data_contracts.records import RetrainRequest
-from flows import delivery, triggers
+from data_contracts.records import RetrainRequest, utc_now
+from flows import delivery, erasure, retention, triggers
 from flows import drift as drift_look
 from flows.context import Context
 from flows.observer import Observer
+from monitoring.erasure_deadline import overdue_version, retire_overdue
 from store import leases, outbox
 
 LEASE_S = 120.0
@@ -26,6 +27,12 @@ class WatchResult:
     events: int
     started: tuple[str, ...]
     aliases: int
+    erasures: int = 0
+    """Erasures that are still open."""
+    retired: str | None = None
+    """A tainted version taken out of service."""
+    deleted: dict[str, int] = field(default_factory=dict)
+    """What retention deleted, by kind."""
 
 
 def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult | None:
@@ -50,13 +57,43 @@ def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
         facts = {key: finding.detail.get(key) for key in ("prompts", "share", "statistic", "threshold", "prompts_seen")}
         observer.log(f"Drift found by {finding.test}; the console and `tidemill status` name it.")
         observer.table("drift", [{"test": finding.test, **facts}], f"Drift: {finding.test}")
+    retired = retire(context, observer)
+    erasures = erasure.go_on(context, observer)
+    deleted = _retain(context, observer)
     request, waiting_for = triggers.update(context)
     events = delivery.deliver_events(context, scheduler)
     started = tuple(delivery.reconcile(context, scheduler))
     aliases = deliver_aliases(context, observer)
     if request is not None:
         observer.log(f"{request.title}: {request.status}" + (f", waits for {waiting_for}" if waiting_for else ""))
-    return WatchResult(looked, request, waiting_for, events, started, aliases)
+    return WatchResult(looked, request, waiting_for, events, started, aliases, erasures, retired, deleted)
+
+
+def retire(context: Context, observer: Observer) -> str | None:
+    """Take a tainted champion out of service once its deadline has passed (the controller does the same)."""
+    with context.store.read() as conn:
+        if overdue_version(conn, context.model, utc_now()) is None:
+            return None
+    try:
+        with context.store.write() as conn:
+            retired = retire_overdue(conn, context.model, utc_now(), actor="watch")
+    except ConflictError:
+        return None  # somebody moved the pointer in between: the next look decides anew
+    if retired is not None:
+        observer.log(f"{retired} left service: its erasure's deadline has passed.")
+    return retired
+
+
+def _retain(context: Context, observer: Observer) -> dict[str, int]:
+    """One pass of retention; without limits in the profile there is nothing to do."""
+    try:
+        deleted = {kind: n for kind, n in retention.retain(context).items() if n}
+    except StoreError as error:
+        observer.log(f"Retention waits: {error.message}")
+        return {}
+    if deleted:
+        observer.log(f"Retention deleted {deleted}.")
+    return deleted
 
 
 def deliver_aliases(context: Context, observer: Observer) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, exists, func, select, update
 
 from configs.errors import SnapshotError
 from data_contracts.records import DatasetSnapshot
 from store.erasure import INCIDENT_ROW, erased_among
 from store.rows import checked, insert_into
+from store.tables import feedback
 from store.tables import snapshot_rows as members
 from store.tables import snapshots as table
 
@@ -118,3 +119,12 @@ def replace_record(conn: Connection, snapshot: DatasetSnapshot) -> None:
 def digests(conn: Connection) -> list[str]:
     """All published snapshots, oldest first."""
     return list(conn.execute(select(table.c.digest).order_by(table.c.created_at)).scalars())
+
+
+def lost_rows(conn: Connection, digest: str) -> set[str]:
+    """Feedback rows of a snapshot that the store no longer has."""
+    there = exists().where(feedback.c.id == members.c.row_id)
+    query = select(members.c.row_id).where(
+        members.c.snapshot == digest, ~there, members.c.row_id.not_like(f"{INCIDENT_ROW}%")
+    )
+    return set(conn.execute(query).scalars())
