@@ -21,7 +21,8 @@ from store.erasure import Erasure
 
 KEPT_CACHES = ("evaluation", "replay")
 """`evaluation` is filtered; `replay` holds the base's answers to shipped prompts. Every other cache goes whole."""
-_QUOTED = re.compile(rb'"([^"\\]{1,96})"')
+_QUOTED = re.compile(rb'(?<=")([^"\\]{1,96})(?=")')
+"""Whatever stands between two quotes, keys and commas too: a pattern that took the quotes could lose step."""
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _BLOCK = 1 << 22
 
