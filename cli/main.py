@@ -173,17 +173,18 @@ def retrain(
 
 @app.command()
 def lineage(
-    name: Annotated[str, typer.Argument(help="A version (support-bot@v3), a request id or a feedback id.")],
+    name: Annotated[str, typer.Argument(help="A version, or the id of a request, feedback, incident; or a person.")],
+    rows: Annotated[int, typer.Option("--rows", min=0, help="List so many row ids of each kind, not only counts.")] = 0,
     profile: Profile = "default",
     state: StateOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a version down to the rows that taught it, or a row or request up to the versions."""
+    """Follow a version down to the rows that taught it, or a row, request, incident or person up to the versions."""
     from cli.lineage import find_lineage, lineage_rows
     from cli.output import show
 
     with _context(profile, state) as context:
-        found = find_lineage(context, name)
+        found = find_lineage(context, name, rows=rows)
         show(found, lineage_rows(found), as_json=as_json, title=f"lineage of {name}")
 
 

@@ -45,6 +45,12 @@ def list_rows(conn: Connection, model: str, status: str | None = None) -> list[Q
     return [QuarantinedRow.model_validate(dict(row._mapping)) for row in conn.execute(query)]
 
 
+def get(conn: Connection, row_id: str) -> QuarantinedRow | None:
+    """One row, or None if it is not in quarantine."""
+    row = conn.execute(select(*_COLUMNS).where(table.c.row_id == row_id)).one_or_none()
+    return None if row is None else QuarantinedRow.model_validate(dict(row._mapping))
+
+
 def statuses(conn: Connection, model: str) -> dict[str, str]:
     """`{row id: held | released | dropped}`."""
     rows = conn.execute(select(table.c.row_id, table.c.status).where(table.c.model == model)).all()

@@ -320,6 +320,6 @@ def _bookkeeping(world: World) -> None:
         reviews.add(conn, item, people=[NAME], about=[world.theirs["request2"]])
 
 
-def settled(world: World) -> Any:
+def settled(_world: World) -> Any:
     """A moment after which nothing of before the erasure can still come in."""
     return utc_now() + timedelta(hours=1)
