@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cli.erase_app import erase, retention_app
 from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 from cli.quarantine_app import quarantine_app
 from cli.review_app import review_app
@@ -26,6 +27,8 @@ app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(review_app, name="review")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(retention_app, name="retention")
+app.command("erase")(erase)
 
 
 @app.command()
@@ -139,17 +142,18 @@ def retrain(
 
 @app.command()
 def lineage(
-    name: Annotated[str, typer.Argument(help="A version (support-bot@v3), a request id or a feedback id.")],
+    name: Annotated[str, typer.Argument(help="A version, or the id of a request, feedback, incident; or a person.")],
+    rows: Annotated[int, typer.Option("--rows", min=0, help="List so many row ids of each kind, not only counts.")] = 0,
     profile: Profile = "default",
     state: StateOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a version down to the rows that taught it, or a row or request up to the versions."""
+    """Follow a version down to the rows that taught it, or a row, request, incident or person up to the versions."""
     from cli.lineage import find_lineage, lineage_rows
     from cli.output import show
 
     with opened(profile, state) as context:
-        found = find_lineage(context, name)
+        found = find_lineage(context, name, rows=rows)
         show(found, lineage_rows(found), as_json=as_json, title=f"lineage of {name}")
 
 
@@ -179,9 +183,12 @@ def feedback_export(
     """Export interactions and feedback as JSON Lines."""
     from cli.output import show
     from data_contracts.sources.jsonl import export_jsonl
+    from store.erasure import record_export
 
     with opened(profile, state) as context:
         lines = export_jsonl(context.store, context.config, path)
+        with context.store.write() as conn:
+            record_export(conn, context.model, str(path.resolve()), lines)
     show({"lines": lines, "path": str(path)}, [{"lines": lines, "path": str(path)}], as_json=as_json)
 
 

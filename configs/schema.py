@@ -286,6 +286,33 @@ class ReviewSection(Section):
     """Open items that may show one person's words, so that nobody can fill the queue."""
 
 
+Days = Annotated[float, Field(gt=0.0)] | None
+"""An age in days; None keeps for ever."""
+
+
+class TtlDays(Section):
+    """How long each kind of thing is kept, by its age; the watch deletes what is older."""
+
+    interaction: Days = None
+    """Served requests. One that feedback points to stays until the feedback goes."""
+    feedback: Days = None
+    """What people said. Snapshots behind a version in service keep their rows, all others lose them."""
+    quarantine: Days = None
+    """Rows that may not teach, since a reviewer or a retrain last touched them."""
+    report: Days = None
+    """HTML reports of retrains."""
+    run: Days = None
+    """Working folders of retrains that have ended."""
+
+
+class RetentionSection(Section):
+    """How long things are kept, and how fast an erasure must reach what serves."""
+
+    ttl_days: TtlDays = TtlDays()
+    erasure_deadline_days: Annotated[float, Field(gt=0.0)] = 30.0
+    """A version taught by erased rows serves no longer than this; then the best untainted one, or the base, does."""
+
+
 class RegistrySection(Section):
     """MLflow."""
 
@@ -332,5 +359,7 @@ class Config(Section):
     drift: DriftSection = DriftSection()
     triggers: TriggersSection = TriggersSection()
     review: ReviewSection = ReviewSection()
+
+    retention: RetentionSection = RetentionSection()
     registry: RegistrySection = RegistrySection()
     stack: StackSection = StackSection()

@@ -7,6 +7,7 @@ import hmac
 import os
 import time
 import uuid
+from datetime import UTC, datetime
 
 REQUEST_PREFIX = "chatcmpl-"
 _MAC_HEX = 20
@@ -59,3 +60,14 @@ def is_the_asker(said_by: str, asked_by: str) -> bool:
         asked_by: the interaction's principal; empty = unknown, which any principal may be.
     """
     return said_by == asked_by or not asked_by or (said_by == UNNAMED and asked_by.startswith(UNNAMED_CALLER))
+
+
+def asked_at(request_id: str) -> datetime | None:
+    """When a request id was made (it begins with a UUIDv7); None for one derived from an import."""
+    ident = request_id.removeprefix(REQUEST_PREFIX).partition("-")[0]
+    if len(ident) != 32 or ident[12] != "7":
+        return None
+    try:
+        return datetime.fromtimestamp(int(ident[:12], 16) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

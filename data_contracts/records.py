@@ -177,7 +177,7 @@ class SnapshotRow(Record):
     messages: tuple[Message, ...]
     completion: str
     row_id: str = ""
-    """The feedback's id; empty for replay."""
+    """The feedback's id; `incident:ID` for a paraphrase of an incident; empty for replay."""
     slice: str = ""
 
 

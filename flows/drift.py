@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.context import Context
-from store import audit, interactions, pointer
+from store import audit, erasure, interactions, pointer
 from store import drift as drift_table
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ def _reference_due(context: Context) -> tuple[bool, int, str]:
 def _freeze(context: Context) -> bool:
     """Freeze the reference from all traffic up to now; False while there is too little."""
     from models.embeddings import Embedder
-    from monitoring.drift.reference import build_reference, save_reference, select_prompts
+    from monitoring.drift.reference import build_reference, delete_reference, save_reference, select_prompts
 
     with context.store.read() as conn:
+        erased_before = erasure.newest(conn)
         watermark = interactions.latest_seq(conn)
         champion = pointer.get(conn, context.model).champion.version
         rows = interactions.prompts(conn, context.model, upto_seq=watermark, limit=20_000)
@@ -58,6 +59,9 @@ def _freeze(context: Context) -> bool:
     reference = build_reference(asked, embeddings, context.config.drift)
     save_reference(reference, context.state.drift)
     with context.store.write() as conn:
+        if erasure.newest(conn) != erased_before:
+            delete_reference(reference.digest, context.state.drift)
+            return False  # somebody was erased meanwhile: the next look freezes what is left
         drift_table.save_state(
             conn, context.model, watermark, reference.digest, {"champion": champion, "monitor": None}
         )
@@ -91,6 +95,9 @@ def look(context: Context) -> DriftLook:
     embeddings = Embedder(context.embedder().path).encode(prompts)
     findings = tuple(monitor.observe(prompts, embeddings, [principal for _, principal, _ in rows]))
     with context.store.write() as conn:
+        now = drift_table.state(conn, context.model)
+        if now is None or now[1:] != (reference_digest, state):
+            return DriftLook("watching")  # an erasure changed what this look began from: the next one looks again
         for finding in findings:
             drift_table.add_finding(conn, context.model, finding.test, finding.name, finding.detail)
             audit.append(conn, "watch", "drift.detected", context.model, {"test": finding.test})

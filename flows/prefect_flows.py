@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
+from configs.errors import TidemillError
 from data_contracts.records import Cause, RetrainRequest, utc_now
 from flows import triggers
 from flows.context import context_from_environment
@@ -67,6 +70,20 @@ def _as_task(name: str, work: Work) -> Output:
     return _step_task.with_options(name=name)(name, _Opaque(work))
 
 
+@contextmanager
+def quiet_errors() -> Iterator[None]:
+    """Errors as Prefect may keep them: an error's `found`, and the text of a foreign one, may quote a person's words.
+
+    The class stays, so that the retrain decides as before; the whole text is in the ledger, which an erasure reaches.
+    """
+    try:
+        yield
+    except TidemillError as error:
+        raise type(error)(error.message, where=error.where, expected=error.expected, fix=error.fix) from None
+    except Exception as error:
+        raise RuntimeError(f"{type(error).__name__}; its text is in the retrain's step in the store") from None
+
+
 class _Opaque:
     """A callable Prefect shows as its name instead of trying to serialise what it closes over."""
 
@@ -74,7 +91,8 @@ class _Opaque:
         self._work = work
 
     def __call__(self) -> Output:
-        return self._work()
+        with quiet_errors():
+            return self._work()
 
     def __repr__(self) -> str:
         return "step"
@@ -121,19 +139,21 @@ def retrain(request_id: str | None = None, cause: str = "schedule") -> str:
             return f"waiting: {reason}"
         request_id = request.id
     observer = PrefectObserver(f"retrain-{request_id[-12:]}")
-    return run_retrain(context, request_id, observer, wrap=_as_task, cancelled=_cancelled)
+    with quiet_errors():
+        return run_retrain(context, request_id, observer, wrap=_as_task, cancelled=_cancelled)
 
 
 @flow(name="tidemill-watch", flow_run_name="watch")
 def watch() -> dict[str, Any]:
     """Look at drift and triggers, deliver events, reconcile."""
     context = context_from_environment()
-    result = watch_once(context, PrefectScheduler(), PrefectObserver("watch"))
+    with quiet_errors():
+        result = watch_once(context, PrefectScheduler(), PrefectObserver("watch"))
     if result is None:
         return {"skipped": True}
     return {
         "drift": result.drift.state,
-        "findings": [f.name for f in result.drift.findings],
+        "findings": [f.test for f in result.drift.findings],
         "request": result.request.title if result.request else None,
         "waiting_for": result.waiting_for,
         "events": result.events,

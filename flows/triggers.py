@@ -94,7 +94,7 @@ def record(context: Context, cause: Cause, *, ready: bool = False) -> tuple[Retr
             cause.kind,
             "retrain.requested" if created else "retrain.cause_attached",
             request.id,
-            {"cause": cause.kind, "title": cause.title, "number": request.number},
+            {"cause": cause.kind, "number": request.number},
         )
     if ready:
         make_ready(context, request)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from configs.errors import RegistryError
+from configs.errors import ConflictError, RegistryError, StoreError
 from data_contracts.ids import new_id
-from data_contracts.records import RetrainRequest
-from flows import delivery, review_feed, triggers
+from data_contracts.records import RetrainRequest, utc_now
+from flows import delivery, erasure, retention, review_feed, triggers
 from flows import drift as drift_look
 from flows.context import Context
 from flows.observer import Observer
+from monitoring.erasure_deadline import overdue_version, retire_overdue
 from store import leases, outbox
 
 LEASE_S = 120.0
@@ -28,6 +29,12 @@ class WatchResult:
     started: tuple[str, ...]
     aliases: int
     review: review_feed.FeedResult
+    erasures: int = 0
+    """Erasures that are still open."""
+    retired: str | None = None
+    """A tainted version taken out of service."""
+    deleted: dict[str, int] = field(default_factory=dict)
+    """What retention deleted, by kind."""
 
 
 def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult | None:
@@ -63,10 +70,13 @@ def _keep(context: Context, name: str, owner: str, stop: threading.Event) -> Non
 def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult:
     looked = drift_look.look(context)
     for finding in looked.findings:
-        observer.log(f"Drift ({finding.test}): {finding.name}")
-        observer.table(
-            "drift", [{"prompt": text} for text in finding.detail.get("examples", [])], f"Drift: {finding.name}"
-        )
+        # What people asked is shown by the console only: Prefect keeps what it is told beyond the reach of an erasure.
+        facts = {key: finding.detail.get(key) for key in ("prompts", "share", "statistic", "threshold", "prompts_seen")}
+        observer.log(f"Drift found by {finding.test}; the console and `tidemill status` name it.")
+        observer.table("drift", [{"test": finding.test, **facts}], f"Drift: {finding.test}")
+    retired = retire(context, observer)
+    erasures = erasure.go_on(context, observer)
+    deleted = _retain(context, observer)
     request, waiting_for = triggers.update(context)
     events = delivery.deliver_events(context, scheduler)
     started = tuple(delivery.reconcile(context, scheduler))
@@ -76,7 +86,45 @@ def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
         observer.log(f"Review queue: {sum(fed.added.values())} items added, {fed.withdrawn} withdrawn.")
     if request is not None:
         observer.log(f"{request.title}: {request.status}" + (f", waits for {waiting_for}" if waiting_for else ""))
-    return WatchResult(looked, request, waiting_for, events, started, aliases, fed)
+    return WatchResult(
+        looked,
+        request,
+        waiting_for,
+        events,
+        started,
+        aliases,
+        review=fed,
+        erasures=erasures,
+        retired=retired,
+        deleted=deleted,
+    )
+
+
+def retire(context: Context, observer: Observer) -> str | None:
+    """Take a tainted champion out of service once its deadline has passed (the controller does the same)."""
+    with context.store.read() as conn:
+        if overdue_version(conn, context.model, utc_now()) is None:
+            return None
+    try:
+        with context.store.write() as conn:
+            retired = retire_overdue(conn, context.model, utc_now(), actor="watch")
+    except ConflictError:
+        return None  # somebody moved the pointer in between: the next look decides anew
+    if retired is not None:
+        observer.log(f"{retired} left service: its erasure's deadline has passed.")
+    return retired
+
+
+def _retain(context: Context, observer: Observer) -> dict[str, int]:
+    """One pass of retention; without limits in the profile there is nothing to do."""
+    try:
+        deleted = {kind: n for kind, n in retention.retain(context).items() if n}
+    except StoreError as error:
+        observer.log(f"Retention waits: {error.message}")
+        return {}
+    if deleted:
+        observer.log(f"Retention deleted {deleted}.")
+    return deleted
 
 
 def deliver_aliases(context: Context, observer: Observer) -> int:

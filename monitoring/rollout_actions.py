@@ -12,6 +12,7 @@ import secrets
 from sqlalchemy import Connection
 
 import store.audit
+import store.erasure
 import store.interactions
 import store.outbox
 import store.pointer
@@ -54,6 +55,7 @@ def start_rollout(
             if existing is not None:
                 return existing
         _check_registered(conn, candidate)
+        check_untainted(conn, candidate)
         pointer = store.pointer.get(conn, model)
         rollout = Rollout(
             id=new_id(),
@@ -107,6 +109,7 @@ def abort(store_: Store, model: str, actor: str, reason: str) -> Rollout:
 
 def begin(conn: Connection, rollout: Rollout, *, share: float, latency_limit_ms: int, actor: str) -> Rollout:
     """Pending -> running: the canary gets its first share; the champion's latency limit is frozen."""
+    check_untainted(conn, rollout.candidate)
     pointer = store.pointer.get(conn, rollout.model)
     now = utc_now()
     running = rollout.model_copy(
@@ -151,6 +154,8 @@ def ramp(conn: Connection, rollout: Rollout, *, stage: int, share: float, actor:
 
 def finish(conn: Connection, rollout: Rollout, state: RolloutState, *, actor: str, reason: str) -> Rollout:
     """Close a rollout: `promoted` makes the candidate champion, every other end leaves the champion alone."""
+    if state == "promoted":
+        check_untainted(conn, rollout.candidate)
     ended = rollout.model_copy(update={"state": state, "ended_at": utc_now(), "reason": reason})
     pointer = store.pointer.get(conn, rollout.model)
     calm = {"canary": None, "canary_share": 0.0, "rollout_id": None}
@@ -185,6 +190,8 @@ def _undo_promotion(conn: Connection, model: str, *, actor: str, reason: str) ->
             found=f"champion {pointer.champion.version}",
         )
     last = max(promoted, key=lambda r: r.ended_at or r.created_at)
+    if store.erasure.taint_of(conn, last.previous.version) is not None:
+        last = last.model_copy(update={"previous": best_untainted(conn, model, but=pointer.champion.version)})
     after = _set_pointer(
         conn,
         pointer.model_copy(update={"champion": last.previous, "canary": None, "canary_share": 0.0, "rollout_id": None}),
@@ -211,6 +218,45 @@ def _undo_promotion(conn: Connection, model: str, *, actor: str, reason: str) ->
     _alias(conn, model, "previous", last.candidate, after.revision)
     _audit(conn, actor, "rollout.rolled_back", undone, {"reason": reason, "undoes": last.id})
     return undone
+
+
+def best_untainted(conn: Connection, model: str, *, but: str) -> Arm:
+    """The arm to go back to: the version promoted last that no erasure has tainted, else the base.
+
+    Args:
+        conn: any connection.
+        model: the product model.
+        but: a version that is not wanted, though it may be untainted.
+    """
+    promoted = [r for r in store.rollouts.list_rollouts(conn, model, limit=1000) if r.state == "promoted"]
+    promoted.sort(key=lambda r: r.ended_at or r.created_at, reverse=True)
+    bad = {r.candidate.version for r in store.rollouts.list_rollouts(conn, model, limit=1000) if _taken_back(r)}
+    marked = store.erasure.tainted_among(conn, [r.candidate.version for r in promoted])
+    for rollout in promoted:
+        if rollout.candidate.version not in marked | bad | {but}:
+            return rollout.candidate
+    return Arm()
+
+
+def _taken_back(rollout: Rollout) -> bool:
+    return rollout.state == "rolled_back"
+
+
+def check_untainted(conn: Connection, candidate: Arm) -> None:
+    """Refuse a version that was taught by rows erased since.
+
+    Raises:
+        AdapterRejectedError: it is tainted.
+    """
+    taint = store.erasure.taint_of(conn, candidate.version)
+    if taint is not None:
+        raise AdapterRejectedError(
+            "this version was taught by rows that were erased",
+            where=candidate.version,
+            expected="a version no erasure has tainted",
+            found=f"tainted, to be out of service by {taint.deadline.isoformat(timespec='seconds')}",
+            fix="wait for the retrain the erasure asked for",
+        )
 
 
 def _open(conn: Connection, model: str) -> Rollout:
@@ -240,6 +286,15 @@ def _check_registered(conn: Connection, candidate: Arm) -> None:
             expected=registered.digest,
             found=candidate.adapter.digest,
         )
+
+
+def set_champion(conn: Connection, model: str, arm: Arm, *, reason: str) -> RoutePointer:
+    """Put another champion in place outside a rollout; `previous` is taken away, for it is no target any more."""
+    pointer = store.pointer.get(conn, model)
+    after = _set_pointer(conn, pointer.model_copy(update={"champion": arm}), pointer.revision, reason)
+    _alias(conn, model, "champion", arm, after.revision)
+    _alias(conn, model, "previous", Arm(), after.revision)
+    return after
 
 
 def _set_pointer(conn: Connection, pointer: RoutePointer, expected: int, reason: str) -> RoutePointer:

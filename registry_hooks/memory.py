@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class MemoryRun:
     tags: dict[str, str]
     metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
     status: str = "RUNNING"
 
     @property
@@ -33,8 +34,14 @@ class MemoryRun:
         self.metrics.append((step, dict(metrics)))
 
     def log_artifact(self, path: Path) -> None:
-        path.stat()
+        self.files[path.name] = path.read_bytes()
         self.artifacts.append(path.name)
+
+    def replace_artifact(self, path: Path) -> bool:
+        if path.name not in self.files:
+            return False
+        self.files[path.name] = path.read_bytes()
+        return True
 
     def finish(self, status: RunStatus = "FINISHED") -> None:
         self.status = status
@@ -72,6 +79,9 @@ class MemoryRegistry:
                 tags=lineage_tags(version_request),
             )
             known.append(version)
+            run = self.runs.get(version_request.run_id or "")
+            if run is not None and version_request.report is not None:
+                run.log_artifact(version_request.report)
             return version
 
     def find(self, model: str, adapter_digest: str) -> ModelVersion | None:
@@ -90,6 +100,24 @@ class MemoryRegistry:
 
     def get_alias(self, model: str, alias: str) -> int | None:
         return self._aliases.get((model, alias))
+
+    def tag_version(self, model: str, number: int, key: str, value: str) -> None:
+        with self._lock:
+            known = self._versions.get(model, [])
+            for place, version in enumerate(known):
+                if version.number == number:
+                    known[place] = version.model_copy(update={"tags": {**version.tags, key: value}})
+                    return
+        raise NotFoundError("no such version in the registry", where=f"{model}@v{number}")
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        for run in self.runs.values():
+            yield f"run {run.run_id}", repr((run.name, run.params, run.tags)).encode()
+            for name, content in run.files.items():
+                yield f"run {run.run_id} {name}", content
+        for versions in self._versions.values():
+            for version in versions:
+                yield f"version {version.name}", repr(version.tags).encode()
 
     def start_run(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> RunHandle:
         run = MemoryRun(new_id(), name, dict(params), dict(tags))

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from configs.errors import NotFoundError, RegistryError
 from data_contracts.records import AdapterArtifact, ModelVersion
+from registry_hooks.mlflow_contents import walk
 from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, lineage_tags
 
 _T = TypeVar("_T")
@@ -83,6 +84,13 @@ class MlflowRun:
     def log_artifact(self, path: Path) -> None:
         with _errors("keeping a file", self.run_url):
             self._client.log_artifact(self.run_id, str(path))
+
+    def replace_artifact(self, path: Path) -> bool:
+        with _errors("replacing a file", self.run_url):
+            if path.name not in {file.path for file in self._client.list_artifacts(self.run_id)}:
+                return False
+            self._client.log_artifact(self.run_id, str(path))
+        return True
 
     def finish(self, status: RunStatus = "FINISHED") -> None:
         with _errors("closing a run", self.run_url):
@@ -278,6 +286,22 @@ class MlflowRegistry:
                 if _is(error, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
+
+    def tag_version(self, model: str, number: int, key: str, value: str) -> None:
+        client = self._connect()
+        from mlflow.exceptions import MlflowException
+
+        with _errors("tagging a version", f"{model}@v{number}"):
+            try:
+                client.set_model_version_tag(model, str(number), key, value[:_MAX_TAG])
+            except MlflowException as error:
+                if _is(error, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise NotFoundError("no such version in the registry", where=f"{model}@v{number}") from error
+                raise
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        with _errors("reading everything", self.uri):
+            yield from walk(self._connect())
 
     # --- runs ----------------------------------------------------------------------------------
 

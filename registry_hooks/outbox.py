@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
 
 from configs.errors import NotFoundError, RegistryError
 from registry_hooks.registry import Registry
@@ -54,4 +56,53 @@ def _settle(store: Store, rows: list[outbox.OutboxRow], error: str = "") -> None
         for row in rows:
             outbox.delivered(conn, row.id)
         if error:
-            audit.append(conn, "registry", "alias.skipped", rows[-1].key[:160], {"error": error[:500]})
+            audit.append(conn, "registry", f"{rows[-1].kind}.skipped", rows[-1].key[:160], {"error": error[:500]})
+
+
+def deliver_tags(store: Store, registry: Registry) -> int:
+    """Set every version tag that waits: `{model, number, key, value}`. Setting one twice does no harm.
+
+    Raises:
+        RegistryError: the registry does not answer; everything not delivered stays.
+    """
+
+    def tell(payload: dict[str, str]) -> None:
+        registry.tag_version(payload["model"], int(payload["number"]), payload["key"], payload["value"])
+
+    return _deliver(store, "tag", tell)
+
+
+def deliver_reports(store: Store, registry: Registry, report: Callable[[str], Path]) -> int:
+    """Put rewritten reports in the place of the tracker's: `{run_id, request_id}`.
+
+    Args:
+        store: where the messages wait.
+        registry: keeps the runs.
+        report: the file of a retrain, by its request's id.
+
+    Raises:
+        RegistryError: the registry does not answer; everything not delivered stays.
+    """
+
+    def tell(payload: dict[str, str]) -> None:
+        registry.open_run(payload["run_id"]).replace_artifact(report(payload["request_id"]))
+
+    return _deliver(store, "report", tell)
+
+
+def _deliver(store: Store, kind: str, tell: Callable[[dict[str, str]], None]) -> int:
+    with store.read() as conn:
+        waiting = outbox.pending(conn, kind=kind, limit=1_000_000)
+    for row in waiting:
+        try:
+            tell({key: str(value) for key, value in row.payload.items()})
+        except NotFoundError as error:
+            # What somebody deleted there holds nothing any more.
+            _settle(store, [row], str(error))
+        except RegistryError as error:
+            with store.write() as conn:
+                outbox.failed(conn, row.id, str(error))
+            raise
+        else:
+            _settle(store, [row])
+    return len(waiting)

@@ -5,7 +5,7 @@ A registry is a catalogue. It never switches traffic: the serving pointer does, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -70,6 +70,10 @@ class RunHandle(Protocol):
         """Keep a file with the run."""
         ...
 
+    def replace_artifact(self, path: Path) -> bool:
+        """Put a file in the place of the one of that name kept with the run; False if the run keeps none."""
+        ...
+
     def finish(self, status: RunStatus = "FINISHED") -> None:
         """Close the run."""
         ...
@@ -104,6 +108,18 @@ class Registry(Protocol):
 
     def get_alias(self, model: str, alias: str) -> int | None:
         """The version an alias points at."""
+        ...
+
+    def tag_version(self, model: str, number: int, key: str, value: str) -> None:
+        """Set a tag of a version.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        ...
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """`(where, content)` of everything this catalogue keeps in words: names, tags, parameters, files."""
         ...
 
     def start_run(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> RunHandle:

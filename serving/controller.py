@@ -36,6 +36,7 @@ from monitoring.canary import (
     feedback_is_bad,
     latency_limit,
 )
+from monitoring.erasure_deadline import overdue_version, retire_overdue
 from monitoring.rollout_actions import begin, finish, ramp
 from serving.http_errors import unexpected
 from store.engine import Store
@@ -167,11 +168,13 @@ class Controller:
         """
         now = now or utc_now()
         with self._store.read() as conn:
-            if store.rollouts.current(conn, self._model) is None:
+            overdue = overdue_version(conn, self._model, now)
+            if store.rollouts.current(conn, self._model) is None and overdue is None:
                 return None
         with self._store.write() as conn:
             if store.leases.acquire(conn, self._lease, self.id, self._lease_s, now) is None:
                 return None
+            retire_overdue(conn, self._model, now, actor=ACTOR)
             rollout = store.rollouts.current(conn, self._model)
             if rollout is None:
                 return None

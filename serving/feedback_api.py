@@ -16,6 +16,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 import store.audit
+import store.erasure
 import store.feedback
 import store.incidents
 import store.interactions
@@ -80,11 +81,27 @@ async def _accept(gateway: Gateway, request: Request, data: Any, where: str) -> 
         check_reviewer(request, gateway.config.serving)
     row = _feedback(gateway, body)
     new = await asyncio.wrap_future(gateway.writer.submit_feedback(gateway.model, row))
-    if not new and body.id is not None:
-        await asyncio.to_thread(_check_same, gateway, row, where)
+    if not new:
+        await asyncio.to_thread(_check_not_erased, gateway, row, where)
+        if body.id is not None:
+            await asyncio.to_thread(_check_same, gateway, row, where)
     status = "accepted" if new else "duplicate"
     gateway.metrics.count("tidemill_feedback_total", kind=row.kind.value, result=status)
     return {"id": body.id or row.id, "status": status}
+
+
+def _check_not_erased(gateway: Gateway, row: Feedback, where: str) -> None:
+    """Refuse feedback on a request that was erased; nothing of it was kept.
+
+    Raises:
+        NotFoundError: the request, or this very feedback, was erased.
+    """
+    with gateway.store.read() as conn:
+        gone = store.erasure.erased_among(conn, (row.interaction_id, row.id))
+    if gone:
+        error = NotFoundError("this request was erased", where=f"{where}.request_id".strip("."))
+        error.code = "request_erased"
+        raise error
 
 
 def _check_same(gateway: Gateway, row: Feedback, where: str) -> None:

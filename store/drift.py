@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from data_contracts.ids import new_id
 from data_contracts.records import utc_now
@@ -55,3 +55,20 @@ def findings(conn: Connection, model: str, limit: int = 50) -> list[FindingRow]:
     """A model's alarms, newest first."""
     query = select(found).where(found.c.model == model).order_by(found.c.at.desc(), found.c.id.desc()).limit(limit)
     return [FindingRow(r.id, r.model, r.at, r.test, r.name, r.detail) for r in conn.execute(query)]
+
+
+def references(conn: Connection) -> dict[str, str]:
+    """`{model: digest of the reference in use}`."""
+    return {row.model: row.reference for row in conn.execute(select(states.c.model, states.c.reference))}
+
+
+def swap_reference(conn: Connection, model: str, old: str, new: str) -> None:
+    """Another reference takes the place of one (fewer people in it); the monitor starts anew against it."""
+    row = conn.execute(select(states).where(states.c.model == model, states.c.reference == old)).one_or_none()
+    if row is not None:
+        save_state(conn, model, row.watermark, new, {**row.state, "monitor": None})
+
+
+def forget_state(conn: Connection, model: str, reference: str) -> None:
+    """Watch anew: the next look freezes a reference from what is there."""
+    conn.execute(delete(states).where(states.c.model == model, states.c.reference == reference))

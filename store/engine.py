@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from configs.errors import SchemaTooNewError, StoreError
 from store.rows import WRITE_OPTION
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration's revision (a test compares it with the scripts)."""
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """All revisions this Tidemill knows, oldest first."""
 BUSY_TIMEOUT_MS = 30_000
+_SCRUB_TRIES = 100
 _MIGRATION_LOCK = 0x7469_6465  # "tide": PostgreSQL advisory lock, one migration at a time
 
 
@@ -98,6 +100,30 @@ class Store:
             options["postgresql_readonly"] = not write
         with self.engine.connect().execution_options(**options) as conn, conn.begin():
             yield conn
+
+    def scrub(self, *, rewrite: bool) -> None:
+        """SQLite: empty the write-ahead log into the file; with `rewrite` write the whole file anew first.
+
+        Raises:
+            StoreError: others read or write without a pause; nothing is wrong, try again.
+        """
+        if self.dialect != "sqlite":
+            return
+        with self._turn, self.engine.connect() as conn:
+            raw = conn.connection.driver_connection
+            if raw is None:
+                raise AssertionError("a connection without a driver's")
+            raw.execute("PRAGMA query_only = OFF").close()
+            if rewrite:
+                raw.execute("VACUUM").close()
+            for _ in range(_SCRUB_TRIES):
+                busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                if not busy:
+                    return
+                time.sleep(0.1)
+        raise StoreError(
+            "The write-ahead log cannot be emptied: readers hold it.", where=_shown(self.url), fix="try again later"
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -211,6 +237,7 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        "secure_delete = ON",  # what is deleted or changed is overwritten: erasure reaches the file's free bytes
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 

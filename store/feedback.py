@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, se
 from data_contracts.digests import salted_digest
 from data_contracts.records import Feedback, FeedbackKind, Interaction, LabelledRow, Message
 from store import interactions
+from store.erasure import erased_among
 from store.rows import checked, chunks, take
 from store.tables import feedback as table
 from store.tables import interactions as served
@@ -41,6 +42,8 @@ def insert(conn: Connection, rows: Sequence[tuple[str, Feedback]]) -> int:
 def insert_new(conn: Connection, rows: Sequence[tuple[str, Feedback]]) -> set[str]:
     """Like `insert`, but returns the ids that were new. A row without a salt gets one here.
 
+    Feedback on an erased request, or under an erased id, is left out.
+
     Raises:
         InputError: a text neither database can hold; nothing of the batch is written then.
     """
@@ -56,7 +59,12 @@ def insert_new(conn: Connection, rows: Sequence[tuple[str, Feedback]]) -> set[st
     present: set[str] = set()
     for part in chunks(fresh):
         present.update(conn.execute(select(table.c.id).where(table.c.id.in_(part))).scalars())
-    new = [{**v, "seq": first + i} for i, v in enumerate(fresh.values()) if v["id"] not in present]
+    gone = erased_among(conn, {name for v in fresh.values() for name in (v["id"], v["interaction_id"])})
+    new = [
+        {**v, "seq": first + i}
+        for i, v in enumerate(fresh.values())
+        if v["id"] not in present and v["id"] not in gone and v["interaction_id"] not in gone
+    ]
     if new:
         conn.execute(table.insert(), new)
     return {v["id"] for v in new}

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from configs.errors import NotFoundError
 from data_contracts.records import Incident
+from store.erasure import erased_among
 from store.rows import checked, insert_into
 from store.tables import incidents as table
 
@@ -17,7 +18,10 @@ def _to_record(row: Row[Any]) -> Incident:
 
 
 def insert(conn: Connection, incident: Incident) -> None:
-    """Add an incident; an id that is there already is left as it is."""
+    """Add an incident; an id that is there already is left as it is, and one about an erased request is left out."""
+    about = [incident.id] if incident.interaction_id is None else [incident.id, incident.interaction_id]
+    if erased_among(conn, about):
+        return
     values = checked(table, incident.model_dump(mode="python"))
     conn.execute(insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["id"]))
 

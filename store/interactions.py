@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Text, cast, func, select
 
 from data_contracts.records import Interaction
+from store.erasure import erased_among
 from store.rows import checked, chunks, take
 from store.tables import counters
 from store.tables import interactions as table
@@ -25,6 +26,8 @@ def to_record(row: Row[Any], prefix: str = "") -> Interaction:
 def insert(conn: Connection, rows: Sequence[Interaction]) -> None:
     """Add rows and number them in the order of commits; an id that is there already is left as it is.
 
+    An id that was erased stays erased: a repeated import does not bring a person back.
+
     Raises:
         InputError: a text neither database can hold; nothing of the batch is written then.
     """
@@ -36,7 +39,8 @@ def insert(conn: Connection, rows: Sequence[Interaction]) -> None:
         return
     # Taking the numbers first locks the counter, so nobody adds an id between the look and the insert.
     first = take(conn, "seq", len(values))
-    present = existing(conn, [v["id"] for v in values])
+    ids = [v["id"] for v in values]
+    present = existing(conn, ids) | erased_among(conn, ids)
     values = [{**v, "seq": first + i} for i, v in enumerate(values) if v["id"] not in present]
     if values:
         conn.execute(table.insert(), values)

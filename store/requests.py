@@ -14,6 +14,7 @@ from data_contracts.ids import new_id
 from data_contracts.records import Cause, RetrainRequest, utc_now
 from store.rows import checked, locked
 from store.tables import requests as table
+from store.tables import steps
 
 _COLUMNS = tuple(c for c in table.c if c.name != "open")
 _TRIES = 200
@@ -235,4 +236,28 @@ def expired(conn: Connection, model: str, now: datetime | None = None) -> Retrai
             table.c.model == model, table.c.status == "claimed", table.c.lease_until < (now or utc_now())
         )
     ).one_or_none()
+    return None if row is None else _to_record(row)
+
+
+def restart(conn: Connection, id: str) -> bool:
+    """Send an open request back to its beginning: what its worker holds is void, its token stale, its steps forgotten.
+
+    Returns:
+        False if the request is not open, or no worker has begun with it.
+    """
+    row = conn.execute(locked(conn, select(*_COLUMNS).where(table.c.id == id, table.c.open))).one_or_none()
+    if row is None or _to_record(row).attempt == 0:
+        return False
+    conn.execute(steps.delete().where(steps.c.request_id == id))
+    conn.execute(
+        update(table)
+        .where(table.c.id == id)
+        .values(status="ready", owner="", token=table.c.token + 1, lease_until=None, updated_at=utc_now())
+    )
+    return True
+
+
+def current_locked(conn: Connection, model: str) -> RetrainRequest | None:
+    """The model's open request, which nobody else can claim or close before this transaction ends."""
+    row = conn.execute(locked(conn, select(*_COLUMNS).where(table.c.model == model, table.c.open))).one_or_none()
     return None if row is None else _to_record(row)

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, func, select, update
 
+from configs.errors import SnapshotError
 from data_contracts.records import DatasetSnapshot
+from store.erasure import INCIDENT_ROW, erased_among
 from store.rows import checked, insert_into
+from store.tables import feedback
 from store.tables import snapshot_rows as members
 from store.tables import snapshots as table
 
 
 def insert(conn: Connection, snapshot: DatasetSnapshot, splits: Mapping[str, str]) -> None:
-    """Record a snapshot and its rows' splits (`{row id: split}`); a digest that is there already is left as it is."""
+    """Record a snapshot and its rows' splits (`{row id: split}`); a digest that is there already is left as it is.
+
+    Raises:
+        SnapshotError: some rows were erased since they were read.
+    """
+    gone = erased_among(conn, [row_id.removeprefix(INCIDENT_ROW) for row_id in splits])
+    if gone:
+        raise SnapshotError(
+            "rows of this snapshot were erased while it was made",
+            where=snapshot.digest,
+            found=f"{len(gone)} erased rows",
+            fix="run the retrain again; it reads what is left",
+        )
     values = checked(
         table,
         {
@@ -61,3 +77,54 @@ def splits(conn: Connection, digest: str) -> dict[str, str]:
     """`{row id: split}` of a snapshot."""
     rows = conn.execute(select(members.c.row_id, members.c.split).where(members.c.snapshot == digest)).all()
     return {row.row_id: row.split for row in rows}
+
+
+def split_counts(conn: Connection, digest: str) -> dict[str, int]:
+    """`{split: rows}` of a snapshot, without loading them."""
+    query = select(members.c.split, func.count()).where(members.c.snapshot == digest).group_by(members.c.split)
+    return {split: int(n) for split, n in conn.execute(query).all()}
+
+
+def some_rows(conn: Connection, digest: str, split: str, limit: int) -> list[str]:
+    """The first `limit` row ids of one split, sorted."""
+    query = select(members.c.row_id).where(members.c.snapshot == digest, members.c.split == split)
+    return list(conn.execute(query.order_by(members.c.row_id).limit(limit)).scalars())
+
+
+def splits_of_row(conn: Connection, row_id: str) -> list[tuple[str, str]]:
+    """`(snapshot digest, split)` of every snapshot that held a row, oldest first; also of rows erased since."""
+    query = (
+        select(members.c.snapshot, members.c.split)
+        .join_from(members, table, members.c.snapshot == table.c.digest)
+        .where(members.c.row_id == row_id)
+        .order_by(table.c.created_at, members.c.snapshot)
+    )
+    return [(row.snapshot, row.split) for row in conn.execute(query)]
+
+
+def facts(conn: Connection, digest: str) -> dict[str, Any] | None:
+    """`contract_digest`, `counts` and `erased` of a snapshot, without its row ids; None if it is not known."""
+    names = ("contract_digest", "counts", "erased")
+    query = select(*(table.c.record[name].label(name) for name in names)).where(table.c.digest == digest)
+    row = conn.execute(query).one_or_none()
+    return None if row is None else {"erased": 0, **{k: v for k, v in row._mapping.items() if v is not None}}
+
+
+def replace_record(conn: Connection, snapshot: DatasetSnapshot) -> None:
+    """Write what the manifest says after an erasure."""
+    values = {"record": snapshot.model_dump(mode="json")}
+    conn.execute(update(table).where(table.c.digest == snapshot.digest).values(values))
+
+
+def digests(conn: Connection) -> list[str]:
+    """All published snapshots, oldest first."""
+    return list(conn.execute(select(table.c.digest).order_by(table.c.created_at)).scalars())
+
+
+def lost_rows(conn: Connection, digest: str) -> set[str]:
+    """Feedback rows of a snapshot that the store no longer has."""
+    there = exists().where(feedback.c.id == members.c.row_id)
+    query = select(members.c.row_id).where(
+        members.c.snapshot == digest, ~there, members.c.row_id.not_like(f"{INCIDENT_ROW}%")
+    )
+    return set(conn.execute(query).scalars())

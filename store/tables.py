@@ -401,3 +401,64 @@ audit = Table(
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
 )
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    # A keyed pseudonym, never the name.
+    Column("pseudonym", String(64), nullable=False, index=True),
+    Column("by", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("requested_at", Time, nullable=False),
+    Column("deadline", Time, nullable=False),
+    Column("ended_at", Time),
+    # Commit number up to which the person's rows were taken.
+    Column("upto_seq", BigInteger, nullable=False),
+    # What the files and servers are cleaned by: ids of retrains, snapshots, tracking runs; never text.
+    Column("places", JSON, nullable=False),
+    Column("steps", JSON, nullable=False),
+    Index(
+        "uq_erasures_open_person",
+        "pseudonym",
+        unique=True,
+        sqlite_where=text("open = 1"),
+        postgresql_where=text("open"),
+    ),
+)
+
+erased = Table(
+    "erased",
+    metadata,
+    # Ids of erased requests, feedback and incidents: nothing comes in under them again.
+    Column("id", String(80), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("erasure", String(36), nullable=False, index=True),
+)
+
+tainted = Table(
+    "tainted_versions",
+    metadata,
+    Column("version", String(96), primary_key=True),
+    Column("erasure", String(36), primary_key=True),
+    Column("at", Time, nullable=False),
+    Column("deadline", Time, nullable=False),
+)
+
+salts = Table(
+    "salts",
+    metadata,
+    # Of rows that have no salt column of their own (incidents); deleted with the row.
+    Column("name", String(64), primary_key=True),
+    Column("salt", String(64), nullable=False),
+)
+
+exports = Table(
+    "exports",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("model", String(63), nullable=False),
+    Column("at", Time, nullable=False),
+    Column("lines", Integer, nullable=False),
+)

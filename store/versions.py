@@ -6,6 +6,7 @@ from sqlalchemy import Connection, select
 
 from configs.errors import ConflictError
 from data_contracts.records import AdapterRef, ModelVersion, utc_now
+from store.erasure import taint_if_taught
 from store.rows import checked, insert_into
 from store.tables import versions as table
 
@@ -13,7 +14,7 @@ from store.tables import versions as table
 def insert(
     conn: Connection, version: ModelVersion, *, adapter_path: str, request_id: str | None, approved_by: str
 ) -> None:
-    """Record a version. Recording it again is not an error.
+    """Record a version. Recording it again is not an error; one taught by rows erased meanwhile is marked tainted.
 
     Raises:
         ConflictError: the name belongs to another adapter; names are immutable.
@@ -33,6 +34,7 @@ def insert(
     conn.execute(
         insert_into(conn, table).values(checked(table, values)).on_conflict_do_nothing(index_elements=["name"])
     )
+    taint_if_taught(conn, version.name, version.dataset_digest)
     stored = get(conn, version.name)
     if stored is not None and stored.adapter_digest != version.adapter_digest:
         raise ConflictError(

@@ -160,12 +160,17 @@ def _resolve(item: _Item, result: bool | None) -> None:
         item.future.set_result(result)
 
 
+def _first_line(error: object) -> str:
+    """PostgreSQL's messages quote the row in their later lines (DETAIL, CONTEXT); no log may hold a person's words."""
+    return str(error).strip().partition("\n")[0]
+
+
 def _fail(item: _Item, error: Exception) -> None:
     if not isinstance(error, TidemillError):
         wrapped = StoreError(
             "The store refused a row.",
             where=type(item.row).__name__ if isinstance(item.row, Interaction) else "Feedback",
-            found=str(getattr(error, "orig", error)).strip() or type(error).__name__,
+            found=_first_line(getattr(error, "orig", error)) or type(error).__name__,
             fix="see `tidemill doctor`: disk space, permissions, database server",
         )
         wrapped.__cause__ = error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.errors import SnapshotError
-from data_contracts.digests import digest
+from configs.errors import SnapshotError, StaleTokenError
+from data_contracts.digests import digest, salted_digest
 from data_contracts.overlap import PromptIndex
 from data_contracts.records import (
     ContractReport,
@@ -24,7 +25,7 @@ from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
 from flows.suites import evaluation_prompts, with_system
-from store import quarantine
+from store import erasure, quarantine, requests
 from store import snapshots as snapshot_table
 
 
@@ -95,6 +96,19 @@ def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[lis
     return rows, provenance
 
 
+def _traceable(run: Run, rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
+    """Rows of incidents with the incident's id, and a digest salted by a salt that is deleted with the incident."""
+    owner = {(text, i.required): i.id for i in sorted(run.incidents, key=lambda i: i.id) for text in i.paraphrases}
+    with run.context.store.write() as conn:
+        salts = {ident: erasure.salt_of(conn, erasure.INCIDENT_ROW + ident) for ident in sorted(set(owner.values()))}
+    named = []
+    for row in rows:
+        ident = owner[row.messages[-1].content, row.completion]
+        salted = salted_digest(salts[ident].encode(), [ident, row.messages[-1].content, row.completion])
+        named.append(row.model_copy(update={"row_id": erasure.INCIDENT_ROW + ident, "digest": salted}))
+    return named
+
+
 def _store_left_out(run: Run, rows: Sequence[QuarantinedRow], used: Sequence[SnapshotRow]) -> None:
     with run.context.store.write() as conn:
         quarantine.put(conn, run.context.model, rows, run.request_id)
@@ -119,7 +133,8 @@ def snapshot(run: Run) -> Output:
     result = curate(rows, released, context.config.curation, protected)
     _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
-    teaching = [*result.train, *incident_rows(run.incidents, [*protected, *measured], context.config.curation)]
+    found = incident_rows(run.incidents, [*protected, *measured], context.config.curation)
+    teaching = [*result.train, *_traceable(run, found)]
     reasons = dict(report.reasons)
     for row in result.left_out:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
@@ -158,5 +173,14 @@ def _record(run: Run, published: DatasetSnapshot, splits: dict[str, str]) -> Non
         run.observer.log("The snapshot holds no feedback rows, only incidents.")
     if not Path(published.path).is_dir():
         raise SnapshotError("the published snapshot is not there", where=published.path, fix="run the retrain again")
-    with run.context.store.write() as conn:
-        snapshot_table.insert(conn, published, splits)
+    try:
+        with run.context.store.write() as conn:
+            requests.check_token(conn, run.request_id, run.ledger.request.token)
+            snapshot_table.insert(conn, published, splits)
+    except (SnapshotError, StaleTokenError):
+        with run.context.store.read() as conn:
+            known = snapshot_table.get(conn, published.digest) is not None
+        if not known:
+            # Its rows were taken back while it was made: nobody may find them here.
+            shutil.rmtree(published.path, ignore_errors=True)
+        raise

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.errors import RegistryError
+from configs.errors import RegistryError, SnapshotError
 from data_contracts.digests import digest
 from flows.code import code_commit
 from flows.ledger import Output
 from flows.run import Run
+from store import erasure
 
 
 def training_job(run: Run) -> dict[str, Any]:
@@ -62,6 +63,15 @@ def train(run: Run) -> Output:
     """Train, or go on from the last checkpoint of an earlier attempt."""
     from training.launch import run_training
 
+    with run.context.store.read() as conn:
+        gone = erasure.erased_in_snapshot(conn, run.snapshot.digest)
+    if gone:
+        raise SnapshotError(
+            "rows of this snapshot were erased, so it can no longer train",
+            where=run.snapshot.digest,
+            found=f"{gone} erased rows",
+            fix="run the retrain again; it reads what is left",
+        )
     job = training_job(run)
     run.observer.log(f"Training a LoRA adapter on snapshot {run.snapshot.digest[:12]} ({run.snapshot.counts}).")
     artifact = run_training(job, run.work_dir / "training", TrainingEvents(run))

@@ -171,6 +171,12 @@ def save_reference(reference: DriftReference, folder: Path) -> Path:
     return manifest
 
 
+def delete_reference(name: str, folder: Path) -> None:
+    """Remove a saved reference's two files, if they are there."""
+    for suffix in (".json", ".npz"):
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
 def _publish(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:

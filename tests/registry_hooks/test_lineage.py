@@ -13,6 +13,7 @@ from data_contracts.records import (
     Arm,
     Cause,
     Feedback,
+    Incident,
     Interaction,
     Message,
     QuarantinedRow,
@@ -21,10 +22,29 @@ from data_contracts.records import (
     utc_now,
 )
 from data_contracts.snapshots import publish
-from registry_hooks.lineage import lineage_of_request, lineage_of_row, lineage_of_version
+from registry_hooks.lineage import (
+    lineage_of_incident,
+    lineage_of_principal,
+    lineage_of_request,
+    lineage_of_row,
+    lineage_of_version,
+)
 from registry_hooks.memory import MemoryRegistry
-from store import feedback, interactions, quarantine, requests, rollouts, snapshots, versions
+from store import (
+    erasure,
+    feedback,
+    incidents,
+    interactions,
+    person,
+    quarantine,
+    requests,
+    rollouts,
+    snapshots,
+    versions,
+)
 from store.engine import Store
+from store.rows import insert_into
+from store.tables import snapshot_rows
 
 MODEL = "support-bot"
 ASK = (Message(role="user", content="Where is my order?"),)
@@ -78,9 +98,11 @@ def retrain_id(store: Store, tmp_path: Path) -> str:
 
 def test_down_from_a_version(store: Store, retrain_id: str) -> None:
     with store.read() as conn:
-        found = lineage_of_version(conn, f"{MODEL}@v1")
-    assert found["rows"] == ["f1"]
-    assert found["held_out_rows"] == ["f2"]
+        found = lineage_of_version(conn, f"{MODEL}@v1", rows=10)
+        counted = lineage_of_version(conn, f"{MODEL}@v1")
+    assert (found["rows"], found["rows_held_out"], found["rows_erased"]) == (["f1"], ["f2"], [])
+    assert (counted["train_rows"], counted["held_out_rows"], counted["erased_rows"]) == (1, 1, 0)
+    assert "rows" not in counted
     assert found["causes"] == ["gift cards"]
     assert found["retrain"] == f"#1 {retrain_id}"
     assert found["approved_by"] == "gate"
@@ -100,9 +122,10 @@ def test_up_from_a_row(store: Store, retrain_id: str) -> None:
 
 def test_down_from_a_served_request(store: Store, retrain_id: str) -> None:
     with store.read() as conn:
-        new, old = lineage_of_request(conn, "i9"), lineage_of_request(conn, "i0")
+        new, old = (lineage_of_request(conn, name, rows=5) for name in ("i9", "i0"))
     assert (new["version"], new["rows"]) == (f"{MODEL}@v1", ["f1"])
-    assert (old["version"], old["rows"]) == ("base", [])
+    assert old["version"] == "base"
+    assert "rows" not in old
     assert old["feedback"] == ["f1", "f2", "f3"]
 
 
@@ -111,6 +134,56 @@ def test_from_a_retrain(store: Store, retrain_id: str) -> None:
         found = lineage_of_request(conn, retrain_id)
     assert found["versions"] == [f"{MODEL}@v1"]
     assert found["causes"] == ["gift cards"]
+
+
+def test_from_an_incident_and_from_a_person(store: Store, retrain_id: str) -> None:
+    incident = Incident(
+        id="n1",
+        model=MODEL,
+        title="wrong",
+        messages=ASK,
+        answer="?",
+        required="Soon.",
+        opened_at=utc_now(),
+        opened_by="x",
+    )
+    with store.write() as conn:
+        incidents.insert(conn, incident)
+        digest = snapshots.splits_of_row(conn, "f1")[0][0]
+        row = {"snapshot": digest, "row_id": "incident:n1", "split": "train"}
+        conn.execute(insert_into(conn, snapshot_rows).values(row))
+        requests.open_or_attach(conn, MODEL, Cause(kind="incident", at=utc_now(), detail={"incident_id": "n1"}))
+    with store.read() as conn:
+        found = lineage_of_incident(conn, "n1")
+        theirs = lineage_of_principal(conn, "ann", rows=2)
+    assert (found["taught"], found["retrains"]) == ([f"{MODEL}@v1"], ["#1 waiting"])
+    assert theirs["counts"]["feedback"] == 3
+    assert theirs["counts"]["snapshot_rows"] == 2
+    assert theirs["taught"] == [f"{MODEL}@v1"]
+    assert theirs["rows"] == ["f1", "f2"]
+
+
+def test_an_erased_row_is_a_tombstone_that_still_says_what_it_taught(store: Store, retrain_id: str) -> None:
+    with store.write() as conn:
+        theirs = person.find(conn, "ann")
+        places = person.places_of(conn, theirs)
+        job = erasure.create(conn, pseudonym="p-1", by="x", reason="y", deadline=utc_now(), upto_seq=9, places=places)
+        erasure.remember(conn, job.id, theirs.rows, "row")
+        erasure.remember(conn, job.id, theirs.requests, "request")
+        person.remove(conn, "ann", theirs)
+        erasure.taint(conn, erasure.taught_by(conn, places["teaching"]), job.id, job.deadline)
+    with store.read() as conn:
+        row, request = lineage_of_row(conn, "f1"), lineage_of_request(conn, "i0")
+        version = lineage_of_version(conn, f"{MODEL}@v1", rows=9)
+        with pytest.raises(NotFoundError, match="ann"):
+            lineage_of_principal(conn, "ann")
+    assert row == {
+        "row": "f1", "erased": f"by erasure {job.id}", "snapshots": row["snapshots"], "taught": [f"{MODEL}@v1"],
+        "measured": [], "tainted": [f"{MODEL}@v1"],
+    }  # fmt: skip
+    assert request["erased"] == f"by erasure {job.id}"
+    assert (version["erased_rows"], version["rows_erased"]) == (2, ["f1", "f2"])
+    assert version["tainted"].startswith("out of service by ")
 
 
 def test_what_is_not_there_is_named(sqlite_store: Store) -> None:

@@ -129,6 +129,41 @@ def test_a_run_takes_metrics_and_files_and_can_be_reopened(registry: Registry, t
         registry.open_run("0" * 32)
 
 
+def test_a_version_is_tagged_and_the_tag_is_seen(registry: Registry, model: str, tmp_path: Path) -> None:
+    registry.register(wanted(artifact(tmp_path), model))
+    registry.tag_version(model, 1, "tidemill.tainted", "erasure e1")
+    registry.tag_version(model, 1, "tidemill.tainted", "erasure e1")
+    assert registry.versions(model)[0].tags["tidemill.tainted"] == "erasure e1"
+    with pytest.raises(NotFoundError, match="no such version"):
+        registry.tag_version(model, 9, "tidemill.tainted", "erasure e1")
+
+
+def test_a_runs_file_is_replaced_only_where_there_is_one(registry: Registry, model: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{model}-request.html"
+    path.write_text("<p>a heliotrope kettle</p>")
+    run = registry.start_run(f"retrain {model}", {}, {})
+    version = registry.register(wanted(artifact(tmp_path), model, run_id=run.run_id, report=path))
+    assert version.run_id == run.run_id
+
+    def kept() -> list[str]:
+        return [where for where, content in registry.contents() if b"heliotrope kettle" in content]
+
+    assert [where.split()[1] for where in kept()] == [run.run_id]
+    path.write_text("<p>taken out</p>")
+    assert registry.open_run(run.run_id).replace_artifact(path)
+    assert kept() == []
+    other = tmp_path / "never-logged.html"
+    other.write_text("x")
+    assert not registry.open_run(run.run_id).replace_artifact(other)
+
+
+def test_contents_hold_names_parameters_and_tags(registry: Registry, model: str, tmp_path: Path) -> None:
+    registry.start_run(f"run of {model}", {"who": f"param-{model}"}, {"t": f"tag-{model}"})
+    registry.register(wanted(artifact(tmp_path), model))
+    everything = b"\n".join(content for _, content in registry.contents()).decode()
+    assert all(word in everything for word in (f"run of {model}", f"param-{model}", f"tag-{model}", "tidemill.gate"))
+
+
 def test_the_double_remembers_what_it_was_told(tmp_path: Path) -> None:
     registry = MemoryRegistry()
     run = registry.start_run("a", {"x": "1"}, {})

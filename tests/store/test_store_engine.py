@@ -34,7 +34,7 @@ def test_many_processes_opening_an_empty_database_migrate_it_once(store_url: str
     opened = Store.open(store_url, create=False)
     with opened.read() as conn:
         assert conn.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
-        assert conn.execute(text("SELECT count(*) FROM counters")).scalar_one() == 2
+        assert conn.execute(text("SELECT count(*) FROM counters")).scalar_one() == 3
     opened.close()
 
 

@@ -1,0 +1,386 @@
+"""Promise 9: a person's rows leave every place, what they taught leaves service, and nothing comes back."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from configs.errors import AdapterRejectedError, InputError, SnapshotError, StaleTokenError
+from data_contracts.records import Arm, Cause, utc_now
+from data_contracts.snapshots import read_rows, remaining_rows, verify
+from flows import erasure as job
+from flows.erasure_scan import Needles, scan
+from flows.observer import PrintObserver
+from monitoring.erasure_deadline import retire_overdue
+from monitoring.rollout_actions import rollback, start_rollout
+from registry_hooks.memory import MemoryRegistry
+from store import (
+    audit,
+    drift,
+    erasure,
+    feedback,
+    incidents,
+    interactions,
+    outbox,
+    pointer,
+    quarantine,
+    requests,
+    rollouts,
+    snapshots,
+    steps,
+    versions,
+)
+from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, build, settled
+
+QUIET = PrintObserver(quiet=True)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    built = build(tmp_path / "state")
+    yield built
+    built.context.store.close()
+
+
+def erase(world: World) -> job.Outcome:
+    return job.erase(world.context, NAME, by="officer", reason="ticket 12", observer=QUIET)
+
+
+def finish(world: World) -> None:
+    assert job.go_on(world.context, QUIET, now=settled(world)) == 0
+
+
+def raw_hits(root: Path) -> list[str]:
+    needles = Needles(NAME, TEXTS)
+    return [str(p) for p in sorted(root.rglob("*")) if p.is_file() and needles.in_bytes(p.read_bytes())]
+
+
+def test_the_world_is_full_of_them(world: World) -> None:
+    found = scan(world.context, NAME, TEXTS)
+    places = {finding.place.split()[0] + " " + finding.place.split()[1].split("/")[0] for finding in found.findings}
+    assert places >= {
+        "store interactions", "store feedback", "store incidents", "store quarantine", "store review_items",
+        "store rollout_evidence", "store drift_states", "store drift_findings", "store retrain_requests",
+        "file snapshots", "file runs", "file reports", "file cache", "file drift", "mlflow run",
+    }  # fmt: skip
+    assert [f for f in found.findings if f.needle == "name"]
+
+
+def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
+    before = scan(world.context, NAME, TEXTS).findings
+    outcome = job.plan(world.context, NAME)
+    assert outcome.state == "planned"
+    assert outcome.versions == (world.version,)
+    assert outcome.counts["interactions"] == 2
+    assert outcome.counts["feedback"] == 4
+    assert outcome.counts["incidents"] == 2
+    assert outcome.counts["snapshot_rows"] == 3
+    assert {"runs": 1, "reports": 1, "drift_references": 1, "tracking_runs": 1}.items() <= outcome.counts.items()
+    assert scan(world.context, NAME, TEXTS).findings == before
+    with world.context.store.read() as conn:
+        assert erasure.open_jobs(conn) == []
+
+
+def test_nothing_is_left_anywhere(world: World, tmp_path: Path) -> None:
+    outcome = erase(world)
+    assert outcome.state == "settling"
+    assert outcome.versions == (world.version,)
+    assert outcome.exports == (str(tmp_path / "moved.parquet"),)
+    finish(world)
+    found = scan(world.context, NAME, TEXTS)
+    assert found.findings == ()
+    assert found.rows > 30
+    assert found.files > 15
+    # The export beside the state directory too, and raw bytes of every page and log of the database.
+    assert raw_hits(tmp_path) == []
+    world.context.store.close()
+    gc.collect()
+    assert raw_hits(tmp_path) == []
+
+
+def test_other_peoples_rows_stay(world: World) -> None:
+    erase(world)
+    finish(world)
+    with world.context.store.read() as conn:
+        assert all(feedback.get(conn, ident) is not None for ident in world.others)
+        assert interactions.count(conn, world.context.model) == 6
+        assert len(feedback.labelled(conn, world.context.model)) == 6
+        assert quarantine.list_rows(conn, world.context.model) == []
+        assert [f.detail["examples"] for f in drift.findings(conn, world.context.model)] == [["which way to counter 3"]]
+        assert [f.name for f in drift.findings(conn, world.context.model)] == ["new topic: counter"]
+        assert "an anchor's answer" in next((world.context.state.cache / "evaluation").glob("*.jsonl")).read_text()
+    exported = world.context.state.root.parent / "exported.jsonl"
+    # Five of six: the line with the person's comment went whole.
+    assert len(exported.read_text().splitlines()) == 5
+    assert list(world.context.state.runs.glob("*/keep.json"))
+
+
+def test_the_snapshot_verifies_and_trains_no_more(world: World) -> None:
+    folder = world.context.state.snapshots / world.snapshot
+    erase(world)
+    assert verify(folder).digest == world.snapshot
+    assert len(remaining_rows(folder)) == 5
+    with pytest.raises(SnapshotError, match="erased"):
+        read_rows(folder)
+    assert len(read_rows(world.context.state.snapshots / world.clean_snapshot)) == 5
+
+
+def test_the_drift_reference_in_use_is_rebuilt_under_another_digest(world: World) -> None:
+    with world.context.store.read() as conn:
+        before = drift.references(conn)[world.context.model]
+    erase(world)
+    with world.context.store.read() as conn:
+        watermark, after, state = drift.state(conn, world.context.model) or (0, "", {})
+    assert after != before
+    assert (watermark, state["monitor"], state["champion"]) == (1, None, world.version)
+    assert {p.stem for p in world.context.state.drift.iterdir()} == {after}
+
+
+def test_every_step_is_in_the_chain_by_pseudonym_only(world: World) -> None:
+    erase(world)
+    finish(world)
+    alias = job.pseudonym(world.context, NAME)
+    with world.context.store.read() as conn:
+        audit.verify(conn)
+        said = [e for e in audit.entries(conn, 200) if e.action.startswith("erasure.")]
+    actions = [e.action.removeprefix("erasure.") for e in reversed(said)]
+    expected = ["begun", "drift", "files", "reports", "snapshots", "exports", "scrub", "retrain", "settle", "done"]
+    assert actions == expected
+    assert {e.detail["person"] for e in said} == {alias}
+    assert (said[-1].actor, said[-1].detail["reason"]) == ("officer", "ticket 12")
+
+
+def test_a_second_erasure_finds_nothing(world: World) -> None:
+    first = erase(world)
+    again = erase(world)
+    assert first.erasure is not None
+    assert again.erasure is not None
+    assert again.erasure.id == first.erasure.id
+    finish(world)
+    last = erase(world)
+    assert last.state == "nothing"
+    with world.context.store.read() as conn:
+        assert len(erasure.of_person(conn, job.pseudonym(world.context, NAME))) == 1
+
+
+def test_what_they_taught_is_tainted_and_told_to_the_registry(world: World) -> None:
+    erase(world)
+    finish(world)
+    with world.context.store.read() as conn:
+        assert erasure.tainted_among(conn, [world.version, world.clean_version]) == {world.version}
+        assert outbox.pending(conn, kind="tag") == []
+    tags = {v.name: v.tags.get(job.TAINT_TAG, "") for v in world.registry.versions(world.context.model)}
+    assert tags[world.version].startswith("erasure ")
+    assert tags[world.clean_version] == ""
+    registry = world.registry
+    assert isinstance(registry, MemoryRegistry)
+    report = registry.runs[world.run_id].files[f"{world.retrain}.html"].decode()
+    assert "taken out of this report by an erasure" in report
+    assert "all suites passed" in report
+
+
+def test_a_registry_that_is_down_is_told_later(tmp_path: Path) -> None:
+    from configs.errors import RegistryError
+
+    class Away(MemoryRegistry):
+        down = False
+
+        def tag_version(self, model: str, number: int, key: str, value: str) -> None:
+            if self.down:
+                raise RegistryError("the registry does not answer")
+            super().tag_version(model, number, key, value)
+
+    registry = Away()
+    world = build(tmp_path / "state", registry)
+    registry.down = True
+    erase(world)
+    assert job.go_on(world.context, QUIET, now=settled(world)) == 1
+    registry.down = False
+    finish(world)
+    assert job.TAINT_TAG in registry.versions(world.context.model)[0].tags
+    world.context.store.close()
+
+
+def test_a_tainted_version_serves_until_its_deadline_and_no_longer(world: World) -> None:
+    erase(world)
+    store, model = world.context.store, world.context.model
+    with store.write() as conn:
+        assert retire_overdue(conn, model, utc_now() + timedelta(days=29), actor="controller") is None
+        assert pointer.get(conn, model).champion.version == world.version
+        assert retire_overdue(conn, model, utc_now() + timedelta(days=31), actor="controller") == world.version
+        assert pointer.get(conn, model).champion.version == world.clean_version
+        assert retire_overdue(conn, model, utc_now() + timedelta(days=31), actor="controller") is None
+        assert audit.entries(conn, 1)[0].action == "erasure.version_retired"
+
+
+def test_with_no_untainted_version_the_base_serves(world: World) -> None:
+    erase(world)
+    store, model = world.context.store, world.context.model
+    with store.write() as conn:
+        erasure.taint(conn, [world.clean_version], "another", utc_now())
+        retire_overdue(conn, model, utc_now() + timedelta(days=31), actor="controller")
+        assert pointer.get(conn, model).champion == Arm()
+
+
+def test_a_tainted_version_is_no_rollback_target(world: World) -> None:
+    with world.context.store.write() as conn:
+        erasure.taint(conn, [world.clean_version], "another", utc_now() + timedelta(days=9))
+    rollback(world.context.store, world.context.model, "ops", "bad after all")
+    with world.context.store.read() as conn:
+        assert pointer.get(conn, world.context.model).champion == Arm()
+
+
+def test_a_tainted_version_is_never_rolled_out(world: World) -> None:
+    with world.context.store.read() as conn:
+        tainted = pointer.get(conn, world.context.model).champion
+    erase(world)
+    with pytest.raises(AdapterRejectedError, match="erased"):
+        start_rollout(world.context.store, world.context.model, tainted, cause="again")
+
+
+def test_an_open_canary_of_what_they_taught_is_aborted(world: World) -> None:
+    with world.context.store.read() as conn:
+        tainted = pointer.get(conn, world.context.model).champion
+    opened = start_rollout(world.context.store, world.context.model, tainted, cause="again")
+    erase(world)
+    with world.context.store.read() as conn:
+        closed = rollouts.get(conn, opened.id)
+    assert closed is not None
+    assert closed.state == "aborted"
+
+
+def test_a_retrain_without_them_is_ready_past_any_cooldown(world: World) -> None:
+    erase(world)
+    with world.context.store.read() as conn:
+        request = requests.current(conn, world.context.model)
+        waiting = outbox.pending(conn, kind="event")
+    assert request is not None
+    assert request.status == "ready"
+    assert [c.kind for c in request.causes] == ["drift", "erasure"]
+    assert [row.payload["request_id"] for row in waiting] == [request.id]
+
+
+def test_a_running_retrain_that_read_their_rows_starts_again(world: World) -> None:
+    """It is caught in the middle of a step: its output is refused, and the next claim begins with `ingest`."""
+    store, model = world.context.store, world.context.model
+    with store.write() as conn:
+        request = requests.current(conn, model)
+        assert request is not None
+        requests.set_ready(conn, request.id)
+        claimed = requests.claim(conn, request.id, "worker", 600.0)
+        assert claimed is not None
+        steps.begin(conn, request.id, "ingest", "i", claimed.token)
+        watermark = interactions.latest_seq(conn)
+        steps.complete(conn, request.id, "ingest", claimed.token, {"watermark": watermark, "incidents": []})
+        steps.begin(conn, request.id, "snapshot", "i", claimed.token)
+    work = world.context.run_dir(request.id)
+    (work / "rows.jsonl").write_text(f'{{"id": "{world.theirs["taught"]}", "completion": "{PROMPT}"}}\n')
+    erase(world)
+    with pytest.raises(StaleTokenError), store.write() as conn:
+        steps.complete(conn, request.id, "snapshot", claimed.token, {})
+    with pytest.raises(StaleTokenError), store.write() as conn:
+        requests.renew(conn, request.id, claimed.token, 600.0)
+    with store.read() as conn:
+        again = requests.get(conn, request.id)
+        assert steps.list_steps(conn, request.id) == []
+    assert again is not None
+    assert (again.status, again.token) == ("ready", claimed.token + 1)
+    assert not (work / "rows.jsonl").exists()
+
+
+def test_a_worker_slower_than_the_erasure_leaves_nothing(world: World) -> None:
+    """Its snapshot is refused by the table; files it writes after the first pass go when the erasure settles."""
+    store, context = world.context.store, world.context
+    with store.read() as conn:
+        held = snapshots.get(conn, world.snapshot)
+    assert held is not None
+    erase(world)
+    late = context.state.runs / "late-worker"
+    late.mkdir()
+    (late / "rows.jsonl").write_text(f'{{"id": "{world.theirs["taught"]}", "completion": "{PROMPT}"}}\n')
+    with pytest.raises(SnapshotError, match="erased"), store.write() as conn:
+        snapshots.insert(conn, held.model_copy(update={"digest": "e" * 64}), {world.theirs["taught"]: "train"})
+    finish(world)
+    assert scan(context, NAME, TEXTS).findings == ()
+
+
+def test_a_version_recorded_after_the_erasure_is_tainted_at_once(world: World) -> None:
+    erase(world)
+    with world.context.store.write() as conn:
+        made = versions.get(conn, world.version)
+        assert made is not None
+        slow = made.model_copy(update={"number": 3, "adapter_digest": "5" * 64})
+        versions.insert(conn, slow, adapter_path="/nowhere", request_id=None, approved_by="gate")
+        assert erasure.taint_of(conn, slow.name) is not None
+
+
+def test_rows_on_their_way_are_taken_and_later_ones_are_a_new_start(world: World) -> None:
+    from data_contracts.ids import new_request_id
+    from tests.flows.erasure_world import _ask, _say
+
+    under_way = _ask(world, NAME, PROMPT)
+    said_before = _say(under_way, "customer-1", "late words of another")
+    erase(world)
+    afterwards = _ask(world, NAME, "a new question altogether")
+    with world.context.store.write() as conn:
+        interactions.insert(conn, [under_way, afterwards])
+        feedback.insert(conn, [(world.context.model, said_before)])
+    finish(world)
+    with world.context.store.read() as conn:
+        assert interactions.get(conn, under_way.id) is None
+        assert feedback.get(conn, said_before.id) is None
+        assert interactions.get(conn, afterwards.id) is not None
+    assert new_request_id(world.context.state.key, world.context.model) > afterwards.id
+
+
+def test_nothing_comes_back_under_an_erased_id(world: World) -> None:
+    from tests.flows.erasure_world import _say
+
+    store, model = world.context.store, world.context.model
+    with store.read() as conn:
+        old = interactions.get(conn, world.theirs["request"])
+        said = feedback.get(conn, world.theirs["taught"])
+        incident = incidents.get(conn, world.theirs["incident"])
+    assert old is not None
+    assert said is not None
+    assert incident is not None
+    erase(world)
+    with store.write() as conn:
+        interactions.insert(conn, [old])
+        assert feedback.insert(conn, [(model, said), (model, _say(old, "customer-1", "late feedback"))]) == 0
+        incidents.insert(conn, incident)
+    with store.read() as conn:
+        assert interactions.get(conn, old.id) is None
+        assert incidents.all(conn, model) == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "anonymous"])
+def test_nobodys_name_is_refused(world: World, name: str) -> None:
+    with pytest.raises(InputError, match="nobody"):
+        job.erase(world.context, name, by="officer", reason="ticket", observer=QUIET)
+
+
+@pytest.mark.parametrize(("by", "reason"), [("officer", f"{NAME.upper()} asked"), (NAME, "ticket")])
+def test_the_name_does_not_get_into_the_audit_log(world: World, by: str, reason: str) -> None:
+    with pytest.raises(InputError, match="may not hold the name"):
+        job.erase(world.context, NAME, by=by, reason=reason, observer=QUIET)
+    with world.context.store.read() as conn:
+        assert interactions.get(conn, world.theirs["request"]) is not None
+
+
+def test_an_erasure_decides_the_objective_of_a_retrain_with_several_causes() -> None:
+    from types import SimpleNamespace
+
+    from flows.run import Run
+
+    def run(*kinds: str) -> Run:
+        causes = tuple(Cause(kind=kind, at=utc_now()) for kind in kinds)  # type: ignore[arg-type]
+        return Run(None, SimpleNamespace(request=SimpleNamespace(causes=causes)), QUIET)  # type: ignore[arg-type]
+
+    assert run("erasure", "feedback").caused_by_erasure_or_schedule
+    assert run("schedule").caused_by_erasure_or_schedule
+    assert not run("schedule", "feedback").caused_by_erasure_or_schedule
