@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from configs.schema import Config
-    from flows.context import Context
+from cli.feedback_app import feedback_app
+from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 
 app = typer.Typer(
     name="tidemill",
@@ -23,39 +20,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 rollout_app = typer.Typer(help="Show the canary and overrule it.", no_args_is_help=True, rich_markup_mode=None)
-feedback_app = typer.Typer(help="Bring feedback in and out.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
-
-Profile = Annotated[str, typer.Option("--profile", "-p", help="A shipped profile's name or a YAML file.")]
-StateOption = Annotated[str | None, typer.Option("--state", help="State directory; wins over the profile's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Who = Annotated[str, typer.Option("--by", help="Who takes the responsibility; goes into the audit log.")]
-Why = Annotated[str, typer.Option("--reason", help="Why; goes into the audit log.")]
-
-
-def _load(profile: str, state: str | None) -> Config:
-    from configs.loader import load_config
-
-    return load_config(profile, {"state_dir": state} if state else None)
-
-
-@contextmanager
-def _context(profile: str, state: str | None) -> Iterator[Context]:
-    """The context of a command: the running stack's resolved profile if there is one, else the profile."""
-    from configs.loader import load_config
-    from configs.paths import StateDir
-    from flows.context import open_context
-
-    config = _load(profile, state)
-    resolved = StateDir.of(config).resolved_config
-    if resolved.is_file():
-        config = load_config(str(resolved))
-    context = open_context(config)
-    try:
-        yield context
-    finally:
-        context.store.close()
 
 
 @app.command()
@@ -65,7 +31,7 @@ def up(profile: Profile = "default", state: StateOption = None, as_json: AsJson 
     from cli.stack import start
     from configs.paths import StateDir
 
-    config = _load(profile, state)
+    config = load(profile, state)
     info = start(config, StateDir.of(config), say=lambda s: print_line(s) if not as_json else None)
     if as_json:
         print_json(info.as_dict())
@@ -83,7 +49,7 @@ def down(profile: Profile = "default", state: StateOption = None, as_json: AsJso
     from cli.stack import stop
     from configs.paths import StateDir
 
-    config = _load(profile, state)
+    config = load(profile, state)
     stopped = stop(StateDir.of(config))
     if as_json:
         print_json({"stopped": stopped})
@@ -97,7 +63,7 @@ def status(profile: Profile = "default", state: StateOption = None, as_json: AsJ
     from cli.output import print_json, print_rows
     from cli.status import gather_status, status_rows
 
-    with _context(profile, state) as context:
+    with opened(profile, state) as context:
         facts = gather_status(context)
     if as_json:
         print_json(facts)
@@ -128,7 +94,7 @@ def demo(
     from cli.demo.runner import run_demo
     from configs.paths import StateDir
 
-    config = _load("demo-short" if short else "demo", state)
+    config = load("demo-short" if short else "demo", state)
     result = run_demo(config, StateDir.of(config), short=short, out=out)
     raise SystemExit(result.exit_code)
 
@@ -141,7 +107,7 @@ def deploy(profile: Profile = "default", state: StateOption = None, as_json: AsJ
     from cli.output import show
     from cli.stack import deploy_flows
 
-    config = _load(profile, state)
+    config = load(profile, state)
     made = json.loads(deploy_flows(config))
     show(made, [{"deployment": k, "id": v} for k, v in made.items()], as_json=as_json, title="deployments")
 
@@ -158,7 +124,7 @@ def retrain(
     from cli.output import show
     from cli.retrain import ask_for_retrain, dry_run_rows, plan_retrain
 
-    with _context(profile, state) as context:
+    with opened(profile, state) as context:
         if dry_run:
             plan = plan_retrain(context)
             show(plan, dry_run_rows(plan), as_json=as_json, title="a retrain now would")
@@ -178,41 +144,9 @@ def lineage(
     from cli.lineage import find_lineage, lineage_rows
     from cli.output import show
 
-    with _context(profile, state) as context:
+    with opened(profile, state) as context:
         found = find_lineage(context, name)
         show(found, lineage_rows(found), as_json=as_json, title=f"lineage of {name}")
-
-
-@feedback_app.command("import")
-def feedback_import(
-    path: Path, profile: Profile = "default", state: StateOption = None, as_json: AsJson = False
-) -> None:
-    """Import interactions and feedback from JSON Lines; bad lines are named, good ones are kept."""
-    from cli.output import print_line, show
-    from data_contracts.sources.jsonl import import_jsonl
-
-    with _context(profile, state) as context:
-        report = import_jsonl(context.store, context.config, path, context.state.key)
-    counts = {"interactions": report.interactions, "feedback": report.feedback, "rejected": len(report.errors)}
-    show({**counts, "errors": [str(e) for e in report.errors]}, [counts], as_json=as_json, title=str(path))
-    if not as_json:
-        for error in report.errors[:20]:
-            print_line(f"  {error}")
-    if report.errors:
-        raise SystemExit(3)
-
-
-@feedback_app.command("export")
-def feedback_export(
-    path: Path, profile: Profile = "default", state: StateOption = None, as_json: AsJson = False
-) -> None:
-    """Export interactions and feedback as JSON Lines."""
-    from cli.output import show
-    from data_contracts.sources.jsonl import export_jsonl
-
-    with _context(profile, state) as context:
-        lines = export_jsonl(context.store, context.config, path)
-    show({"lines": lines, "path": str(path)}, [{"lines": lines, "path": str(path)}], as_json=as_json)
 
 
 @rollout_app.command("show")
@@ -221,7 +155,7 @@ def rollout_show(profile: Profile = "default", state: StateOption = None, as_jso
     from cli.output import show
     from cli.rollouts import rollout_facts, rollout_rows
 
-    with _context(profile, state) as context:
+    with opened(profile, state) as context:
         facts = rollout_facts(context)
     show(facts, rollout_rows(facts), as_json=as_json, title="rollout")
 
@@ -230,7 +164,7 @@ def _rollout_action(action: str, profile: str, state: str | None, by: str, reaso
     from cli.output import show
     from cli.rollouts import act
 
-    with _context(profile, state) as context:
+    with opened(profile, state) as context:
         facts = act(context, action, by, reason)
     show(facts, [facts], as_json=as_json, title=action)
 

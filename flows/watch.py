@@ -1,4 +1,7 @@
-"""The watch: look at drift, move requests on, deliver what waits. Runs on a schedule; safe to run twice at once."""
+"""The watch: pull feedback, look at drift, move requests on, deliver what waits.
+
+Runs on a schedule; safe to run twice at once.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from flows import delivery, triggers
 from flows import drift as drift_look
 from flows.context import Context
 from flows.observer import Observer
+from flows.pull import Pulled, pull
 from store import leases, outbox
 
 LEASE_S = 120.0
@@ -26,6 +30,7 @@ class WatchResult:
     events: int
     started: tuple[str, ...]
     aliases: int
+    pulled: tuple[Pulled, ...] = ()
 
 
 def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult | None:
@@ -44,6 +49,7 @@ def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
 
 
 def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult:
+    pulled = pull(context, observer)
     looked = drift_look.look(context)
     for finding in looked.findings:
         observer.log(f"Drift ({finding.test}): {finding.name}")
@@ -56,7 +62,7 @@ def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
     aliases = deliver_aliases(context, observer)
     if request is not None:
         observer.log(f"{request.title}: {request.status}" + (f", waits for {waiting_for}" if waiting_for else ""))
-    return WatchResult(looked, request, waiting_for, events, started, aliases)
+    return WatchResult(looked, request, waiting_for, events, started, aliases, pulled)
 
 
 def deliver_aliases(context: Context, observer: Observer) -> int:

@@ -14,9 +14,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from configs.errors import SchemaTooNewError, StoreError
 from store.rows import WRITE_OPTION
 
-HEAD = "0001"
+HEAD = "0004"
 """The newest migration's revision (a test compares it with the scripts)."""
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0004")
 """All revisions this Tidemill knows, oldest first."""
 BUSY_TIMEOUT_MS = 30_000
 _MIGRATION_LOCK = 0x7469_6465  # "tide": PostgreSQL advisory lock, one migration at a time

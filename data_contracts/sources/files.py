@@ -1,9 +1,9 @@
 """Files and folders of them, anywhere fsspec reaches, as a source: JSON Lines, JSON arrays, CSV and Parquet.
 
 The cursor is a ledger: for each file how many rows were read, and which file that was (`fsspec`'s key of its size,
-inode and times, or its ETag). No date is compared, so a file that appears late with an old one is read like any other. A file
-that has changed is read again from its beginning, and its rows are known by their ids; of JSON Lines that were only
-appended to (the digest of what was read is still the same) just the new lines are. What is being written while it is
+inode and times, or its ETag). No date is compared, so a file that appears late with an old one is read like any other.
+A file that has changed is read again from its beginning, and its rows are known by their ids; of JSON Lines that were
+only appended to (the digest of what was read is still the same) just the new lines are. What is being written while it is
 read is read again next time.
 """
 
@@ -118,7 +118,9 @@ class FileSource:
         if any(mark in path for mark in "*?["):
             found = self._ask(lambda: fs.glob(path), self.url)
         elif self._ask(lambda: fs.isdir(path), self.url):
-            found = [f for f in self._ask(lambda: fs.find(path), self.url) if _suffix(f) and not _hidden(f, path)]
+            wanted = {"csv", "parquet"} & {self.container} or set(SUFFIXES.values())
+            below = self._ask(lambda: fs.find(path), self.url)
+            found = [f for f in below if _suffix(f) in wanted and not _hidden(f, path)]
         elif self._ask(lambda: fs.exists(path), self.url):
             return [path]
         else:

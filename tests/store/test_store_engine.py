@@ -194,6 +194,6 @@ def test_the_distribution_ships_the_migrations() -> None:
     folder = Path(store.migrations.__file__).parent
     settings = tomllib.loads((folder.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
     scripts = sorted(path.name for path in folder.rglob("*.py"))
-    assert scripts == ["0001_first.py", "__init__.py", "__init__.py", "env.py"]
+    assert scripts == ["0001_first.py", "0004_sources.py", "__init__.py", "__init__.py", "env.py"]
     assert {"store.migrations", "store.migrations.versions"} <= set(settings["packages"])
     assert settings["package-data"]["store.migrations"] == ["script.py.mako"]

@@ -75,8 +75,11 @@ def written(name: str, value: str) -> dict[str, Any] | None:
 
 def chosen_word(name: str, value: str) -> dict[str, Any] | None:
     """A chosen word, by the question's name and the word: a thumb or None."""
-    if not any(word in name.lower() for word in _THUMB):
-        return None
+    return thumb_word(value) if any(word in name.lower() for word in _THUMB) else None
+
+
+def thumb_word(value: str) -> dict[str, Any] | None:
+    """A word for good or bad as a thumb, or None."""
     word = value.strip().lower()
     if word not in _GOOD | _BAD:
         return None
@@ -93,7 +96,8 @@ def line_of(fields: Mapping[str, Any], said: list[dict[str, Any]], **more: Any) 
 
 def fields_of(interaction: Interaction, pair: Feedback | None = None) -> dict[str, Any]:
     """An interaction as the fields of a task or record; with the two answers of a preference as `answer_a`, `_b`."""
-    fields = {"messages": chat(interaction.messages), "prompt": interaction.prompt, "answer": interaction.answer}
+    fields: dict[str, Any] = {"messages": chat(interaction.messages), "prompt": interaction.prompt}
+    fields["answer"] = interaction.answer
     if pair is not None:
         fields |= {"answer_a": pair.text, "answer_b": pair.rejected}
     return fields
