@@ -1,4 +1,4 @@
-"""Every format: what is written reads as it was, the shapes its documentation shows are understood, and it is recognised."""
+"""Every format: what is written reads as it was, and the shapes its documentation shows are recognised and understood."""
 
 from __future__ import annotations
 
@@ -150,7 +150,10 @@ ASKED = [("user", "What color is the sky?")]
 DEMO = (ASKED, "", "correction", None, None, "It is blue.", None, None)
 PAIR = (ASKED, "It is green.", "preference", None, None, "It is blue.", "It is green.", None)
 GOOD = (ASKED, "It is blue.", "thumb", 1, None, None, None, None)
+PARTS = [{"type": "text", "text": "It is "}, {"type": "text", "text": "blue."}]
 TURNS = [{"from": "human", "value": "What color is the sky?"}]
+UP = {"value": "up"}
+VERDICT = {"from_name": "verdict", "type": "choices"}
 SHAPES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
     ("trl", {"prompt": SKY, "completion": BLUE}, DEMO),
     ("trl", {"prompt": "What color is the sky?", "completion": "It is blue."}, DEMO),
@@ -167,7 +170,7 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
     ("trl", {"prompt": "What color is the sky?", "completion": "It is blue.", "label": True}, GOOD),
     ("openai-chat", {"messages": SKY + BLUE}, DEMO),
     ("openai-chat", {"messages": [*SKY, *BLUE, {**GREEN[0], "weight": 0}]}, DEMO),
-    ("openai-chat", {"messages": [*SKY, {"role": "assistant", "content": [{"type": "text", "text": "It is blue."}]}]}, DEMO),
+    ("openai-chat", {"messages": [*SKY, {"role": "assistant", "content": PARTS}]}, DEMO),
     (
         "openai-dpo",
         {
@@ -244,7 +247,7 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
             "annotations": [
                 {
                     "completed_by": 10,
-                    "result": [{"from_name": "pw", "to_name": ["a", "b"], "type": "pairwise", "value": {"selected": "right"}}],
+                    "result": [{"from_name": "pw", "type": "pairwise", "value": {"selected": "right"}}],
                 }
             ],
         },
@@ -254,7 +257,7 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
         "label-studio",
         {
             "data": {"messages": SKY, "answer": "It is blue."},
-            "annotations": [{"result": [{"from_name": "verdict", "type": "choices", "value": {"choices": ["Good answer"]}}]}],
+            "annotations": [{"result": [{**VERDICT, "value": {"choices": ["Good answer"]}}]}],
         },
         GOOD,
     ),
@@ -287,7 +290,7 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
         },
         GOOD,
     ),
-    ("argilla", {"r1": {"fields": {"chat": SKY, "answer": "It is blue."}, "responses": {"thumb": [{"value": "up"}]}}}, GOOD),
+    ("argilla", {"r1": {"fields": {"chat": SKY, "answer": BLUE[0]["content"]}, "responses": {"thumb": [UP]}}}, GOOD),
     (
         "argilla",
         {"id": ["1"], "fields": [{"chat": SKY, "answer": "It is blue."}], "responses": [{"thumb": [{"value": "yes"}]}]},
@@ -348,7 +351,7 @@ def test_an_unlabelled_or_unknown_question_is_counted_and_never_guessed() -> Non
     tasks = [
         {"data": {"prompt": "a"}},
         {"data": {"prompt": "a"}, "annotations": [{"was_cancelled": True, "result": []}]},
-        {"data": {"prompt": "a"}, "annotations": [{"result": [{"type": "choices", "from_name": "topic", "value": {"choices": ["good"]}}]}]},
+        {"data": {"prompt": "a"}, "annotations": [{"result": [{**VERDICT, "from_name": "topic", "value": {}}]}]},
     ]  # fmt: skip
     (batch,) = FileSource(memory_file("x.json", json.dumps(tasks).encode())).read()
     assert (batch.rows.num_rows, batch.errors) == (0, ())
@@ -368,7 +371,8 @@ def test_an_unlabelled_or_unknown_question_is_counted_and_never_guessed() -> Non
 def test_every_format_is_named_once_and_has_a_shape_above() -> None:
     assert {format for format, _, _ in SHAPES} | {"jsonl"} == set(NAMES)
     assert len(FORMATS) == len(NAMES) + 1
-    assert not set(CONVERSATION) & set(PROMPT) and not set(PROMPT) & set(ANSWER)
+    assert not set(CONVERSATION) & set(PROMPT)
+    assert not set(PROMPT) & set(ANSWER)
 
 
 AMBIGUOUS = [

@@ -31,7 +31,9 @@ def _parse(row: Row) -> list[RawLine]:
         if name.startswith(_SERVED):
             interaction[name.removeprefix(_SERVED)] = value
         elif name.startswith(_SAID):
-            feedback[name.removeprefix(_SAID)] = value
+            # CSV has texts only; every other number is read from its text by its type.
+            thumb = name == "feedback_thumb" and value in ("1", "-1")
+            feedback[name.removeprefix(_SAID)] = int(value) if thumb else value
         else:
             raise InputError(f"`{name}`: no such column", expected="interaction_* and feedback_*")
     return [{"interaction": interaction, "feedback": [feedback] if feedback else []}]

@@ -62,23 +62,22 @@ def _preference(row: Row) -> RawLine:
         raise InputError("`chosen` and `rejected`: two texts or two lists of messages expected", found=found)
     # A plain prompt beside whole conversations is a label of theirs: the prompt is what they share.
     if prompt is None or isinstance(prompt, str) is not isinstance(chosen, str):
-        if isinstance(chosen, str):
-            end = _shared(chosen, rejected)
-            prompt, chosen, rejected = chosen[:end], chosen[end:], rejected[end:]
-        else:
+        if isinstance(chosen, list):
             chosen, rejected = messages_of(chosen, "chosen"), messages_of(rejected, "rejected")
-            end = next((n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), len(chosen))
-            prompt, chosen, rejected = chosen[:end], chosen[end:], rejected[end:]
+        end = _shared(chosen, rejected)
+        prompt, chosen, rejected = chosen[:end], chosen[end:], rejected[end:]
         if not prompt or (isinstance(prompt, str) and not prompt.strip()):
             raise InputError("`chosen` and `rejected` share no beginning that could be the prompt")
     chosen, rejected = only_answer(chosen, "chosen"), only_answer(rejected, "rejected")
     return preference(_prompt(prompt, "prompt"), chosen, rejected)
 
 
-def _shared(one: str, other: str) -> int:
-    """Length of the longest shared beginning, without the space before the first difference."""
-    end = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return end - 1 if end and one[end - 1] == " " else end
+def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Length of the longest shared beginning as TRL takes it: something is left of both, and no space ends it."""
+    for n, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return n - 1 if n and one[n - 1] == " " else n
+    return max(min(len(one), len(other)) - 1, 0)
 
 
 def _render(interaction: Interaction, said: Sequence[Feedback], kind: FeedbackKind) -> Rendered:
