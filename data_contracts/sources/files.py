@@ -3,8 +3,8 @@
 The cursor is a ledger: for each file how many rows were read, and which file that was (`fsspec`'s key of its size,
 inode and times, or its ETag). No date is compared, so a file that appears late with an old one is read like any other.
 A file that has changed is read again from its beginning, and its rows are known by their ids; of JSON Lines that were
-only appended to (the digest of what was read is still the same) just the new lines are. What is being written while it is
-read is read again next time.
+only appended to (the digest of what was read is still the same) just the new lines are. What is being written while
+it is read is read again next time.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ joins the request we served.
 
 MLflow cannot be asked what was assessed since when, and people assess old traces. So the cursor is the set of
 assessments that were seen, and every reading looks at all labelled traces of the last `lookback_days`; once in
-`sweep_every_s` at those of all times, so that an assessment of a trace however old is late by that much at most. An assessment that was
-changed is a new one.
+`sweep_every_s` at those of all times, so that an assessment of a trace however old is late by that much at most. An
+assessment that was changed is a new one.
 
 Exporting back is left out: our rows are no traces of theirs, and an assessment needs its trace.
 """

@@ -1,4 +1,4 @@
-"""Every format: what is written reads as it was, and the shapes its documentation shows are recognised and understood."""
+"""Every format: what is written reads as it was; the shapes its documentation shows are recognised and understood."""
 
 from __future__ import annotations
 
