@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.erase_app import erase, retention_app
+from cli.feedback_app import feedback_app
 from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 from cli.quarantine_app import quarantine_app
 from cli.review_app import review_app
@@ -22,7 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 rollout_app = typer.Typer(help="Show the canary and overrule it.", no_args_is_help=True, rich_markup_mode=None)
-feedback_app = typer.Typer(help="Bring feedback in and out.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(review_app, name="review")
@@ -155,41 +155,6 @@ def lineage(
     with opened(profile, state) as context:
         found = find_lineage(context, name, rows=rows)
         show(found, lineage_rows(found), as_json=as_json, title=f"lineage of {name}")
-
-
-@feedback_app.command("import")
-def feedback_import(
-    path: Path, profile: Profile = "default", state: StateOption = None, as_json: AsJson = False
-) -> None:
-    """Import interactions and feedback from JSON Lines; bad lines are named, good ones are kept."""
-    from cli.output import print_line, show
-    from data_contracts.sources.jsonl import import_jsonl
-
-    with opened(profile, state) as context:
-        report = import_jsonl(context.store, context.config, path, context.state.key)
-    counts = {"interactions": report.interactions, "feedback": report.feedback, "rejected": len(report.errors)}
-    show({**counts, "errors": [str(e) for e in report.errors]}, [counts], as_json=as_json, title=str(path))
-    if not as_json:
-        for error in report.errors[:20]:
-            print_line(f"  {error}")
-    if report.errors:
-        raise SystemExit(3)
-
-
-@feedback_app.command("export")
-def feedback_export(
-    path: Path, profile: Profile = "default", state: StateOption = None, as_json: AsJson = False
-) -> None:
-    """Export interactions and feedback as JSON Lines."""
-    from cli.output import show
-    from data_contracts.sources.jsonl import export_jsonl
-    from store.erasure import record_export
-
-    with opened(profile, state) as context:
-        lines = export_jsonl(context.store, context.config, path)
-        with context.store.write() as conn:
-            record_export(conn, context.model, str(path.resolve()), lines)
-    show({"lines": lines, "path": str(path)}, [{"lines": lines, "path": str(path)}], as_json=as_json)
 
 
 @rollout_app.command("show")

@@ -185,3 +185,10 @@ class DemoError(TidemillError):
 
     exit_code = 18
     code = "demo_failed"
+
+
+class SourceError(TidemillError):
+    """A source of feedback that cannot be reached now; it is tried again."""
+
+    exit_code = 23
+    code = "source_unavailable"

@@ -6,13 +6,13 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import ConfigError
-from configs.schema import Config
+from configs.schema import Config, SourceSection
 
 HERE = Path(__file__).parent
 
@@ -92,6 +92,9 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 def _fields_at(location: tuple[Any, ...]) -> list[str]:
     model: Any = Config
     for part in location[:-1]:
+        if isinstance(part, int):  # an item of a list of sections
+            model = next(iter(get_args(model)), None)
+            continue
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
             return []
@@ -148,13 +151,22 @@ def load_config(name_or_path: str = "default", overrides: Mapping[str, Any] | No
 def _with_absolute_files(config: Config, folder: Path) -> Config:
     """All files a profile names by absolute path, so that a resolved profile means the same everywhere."""
     found = {
-        "ingest": {"contract": str(resource_path(config.ingest.contract, folder))},
+        "ingest": {
+            "contract": str(resource_path(config.ingest.contract, folder)),
+            "sources": tuple(_with_absolute_path(source, folder) for source in config.ingest.sources),
+        },
         "replay": {"prompts": str(resource_path(config.replay.prompts, folder))},
         "evaluation": {"anchors": tuple(str(resource_path(a, folder)) for a in config.evaluation.anchors)},
         "review": {"guidelines": str(resource_path(config.review.guidelines, folder))},
     }
     sections = {name: getattr(config, name).model_copy(update=update) for name, update in found.items()}
     return config.model_copy(update=sections)
+
+
+def _with_absolute_path(source: SourceSection, folder: Path) -> SourceSection:
+    if source.path is None or "://" in source.path:
+        return source
+    return source.model_copy(update={"path": str(folder.resolve() / Path(source.path).expanduser())})
 
 
 def cache_dir(config: Config) -> Path:

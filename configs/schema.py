@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -87,11 +87,50 @@ class ServingSection(Section):
     micro_dollars_per_1k_tokens: Count = 0
 
 
+class SourceSection(Section):
+    """One source of feedback beside the gateway, pulled by the watch."""
+
+    kind: Literal[
+        "mlflow", "jsonl", "openai-chat", "openai-dpo", "sharegpt", "alpaca", "trl", "label-studio", "argilla",
+        "parquet", "csv",
+    ]  # fmt: skip
+    """`mlflow`, or the format of files."""
+    path: str | None = None
+    """Files: a file, a folder or a glob, on this machine (relative to the profile's folder) or a URL of fsspec."""
+    uri: str | None = None
+    """MLflow: the tracking server's address."""
+    experiment: str | None = None
+    """MLflow: the experiment's name."""
+    assessments: dict[str, Literal["thumb", "rating", "correction", "comment"]] = {}
+    """MLflow: names of assessments beside the usual ones, and what they are."""
+    lookback_days: Positive = 30.0
+    """MLflow: every pull looks at the traces of this many days."""
+    sweep_s: Positive = 86_400.0
+    """MLflow: seconds between looks at the traces of all times, for assessments of very old ones."""
+    principal: Annotated[str, Field(min_length=1, max_length=128)] = "imported"
+    """Who stands behind rows that name nobody."""
+    scope: Literal["user", "review"] = "user"
+    """`review` for sources whose labels need no corroboration."""
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> SourceSection:
+        if self.kind == "mlflow":
+            if not self.uri or not self.experiment or self.path:
+                raise ValueError("expected `uri` and `experiment` (and no `path`) for kind mlflow")
+        elif not self.path or self.uri or self.experiment:
+            raise ValueError(f"expected `path` (and no `uri` or `experiment`) for kind {self.kind}")
+        return self
+
+
 class IngestSection(Section):
     """What is pulled and which contract it must meet."""
 
     contract: str = "contracts/feedback_correction.yaml"
     """ODCS contract, relative to the profile's folder."""
+    sources: tuple[SourceSection, ...] = ()
+    """Where feedback is pulled from by the watch, beside what comes through the gateway."""
+    pull_budget_s: Positive = 45.0
+    """Seconds one pass of the watch pulls at most; it goes on from there with the next."""
 
 
 class CurationSection(Section):

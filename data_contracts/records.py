@@ -84,6 +84,30 @@ class FeedbackKind(StrEnum):
     INCIDENT = "incident"
 
 
+FEEDBACK_NEEDS: dict[FeedbackKind, tuple[str, ...]] = {
+    FeedbackKind.THUMB: ("thumb",),
+    FeedbackKind.RATING: ("rating",),
+    FeedbackKind.CORRECTION: ("text",),
+    FeedbackKind.PREFERENCE: ("text", "rejected"),
+    FeedbackKind.COMMENT: ("text",),
+    FeedbackKind.INCIDENT: ("label",),
+}
+"""What each kind must bring, wherever it comes from."""
+
+
+def missing_field(said: Any) -> str | None:
+    """The first field that feedback of this kind needs and does not bring (absent or blank), or None.
+
+    Args:
+        said: anything with a `kind` and the fields of `Feedback`.
+    """
+    for name in FEEDBACK_NEEDS[said.kind]:
+        value = getattr(said, name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return name
+    return None
+
+
 class Feedback(Record):
     """What somebody said of one interaction.
 

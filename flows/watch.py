@@ -1,4 +1,7 @@
-"""The watch: look at drift, move requests on, deliver what waits. Runs on a schedule; safe to run twice at once."""
+"""The watch: pull feedback, look at drift, move requests on, deliver what waits.
+
+Runs on a schedule; safe to run twice at once.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from flows import delivery, erasure, retention, review_feed, triggers
 from flows import drift as drift_look
 from flows.context import Context
 from flows.observer import Observer
+from flows.pull import Pulled, pull
 from monitoring.erasure_deadline import overdue_version, retire_overdue
 from store import leases, outbox
 
@@ -35,6 +39,7 @@ class WatchResult:
     """A tainted version taken out of service."""
     deleted: dict[str, int] = field(default_factory=dict)
     """What retention deleted, by kind."""
+    pulled: tuple[Pulled, ...] = ()
 
 
 def watch(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult | None:
@@ -68,6 +73,7 @@ def _keep(context: Context, name: str, owner: str, stop: threading.Event) -> Non
 
 
 def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult:
+    pulled = pull(context, observer)
     looked = drift_look.look(context)
     for finding in looked.findings:
         # What people asked is shown by the console only: Prefect keeps what it is told beyond the reach of an erasure.
@@ -97,6 +103,7 @@ def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
         erasures=erasures,
         retired=retired,
         deleted=deleted,
+        pulled=pulled,
     )
 
 

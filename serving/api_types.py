@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from configs.errors import InputError
-from data_contracts.records import FeedbackKind, Message
+from data_contracts.records import FeedbackKind, Message, missing_field
 from serving.http_errors import input_error
 
 MAX_ID = 128
@@ -113,16 +113,6 @@ class ChatRequest(Body):
         return self.metadata.conversation if self.metadata else None
 
 
-_NEEDS: dict[FeedbackKind, tuple[str, ...]] = {
-    FeedbackKind.THUMB: ("thumb",),
-    FeedbackKind.RATING: ("rating",),
-    FeedbackKind.CORRECTION: ("text",),
-    FeedbackKind.PREFERENCE: ("text", "rejected"),
-    FeedbackKind.COMMENT: ("text",),
-    FeedbackKind.INCIDENT: ("label",),
-}
-
-
 class FeedbackBody(Body):
     """POST /feedback, one item."""
 
@@ -141,10 +131,9 @@ class FeedbackBody(Body):
 
     @model_validator(mode="after")
     def _kind_has_its_field(self) -> FeedbackBody:
-        for name in _NEEDS[self.kind]:
-            value = getattr(self, name)
-            if value is None or (isinstance(value, str) and not value.strip()):
-                raise ValueError(f"kind `{self.kind.value}` needs `{name}`")
+        name = missing_field(self)
+        if name is not None:
+            raise ValueError(f"kind `{self.kind.value}` needs `{name}`")
         return self
 
 

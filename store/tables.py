@@ -462,3 +462,18 @@ exports = Table(
     Column("at", Time, nullable=False),
     Column("lines", Integer, nullable=False),
 )
+
+source_cursors = Table(
+    "source_cursors",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    # Digest of the name: an address may be longer than any key.
+    Column("source", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    # How far it was read. Ledgers of names and digests, never texts.
+    Column("cursor", JSON),
+    Column("report", JSON, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("updated_at", Time, nullable=False),
+)

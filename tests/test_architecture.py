@@ -33,7 +33,9 @@ MAY_IMPORT = {
 }
 ONE_IMPORTER = {
     "prefect": lambda p: p.parts[0] == "flows",
-    "mlflow": lambda p: p.as_posix() == "registry_hooks/mlflow_registry.py",
+    "mlflow": lambda p: (
+        p.as_posix() in {"registry_hooks/mlflow_registry.py", "data_contracts/sources/mlflow_traces.py"}
+    ),
     "great_expectations": lambda p: p.as_posix() == "data_contracts/expectations.py",
     "trl": lambda p: p.parts[0] == "training",
 }

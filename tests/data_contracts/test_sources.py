@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelled_rows import labelled
 
 from configs.errors import InputError
 from configs.loader import build_config
 from data_contracts.ids import new_request_id, request_id_is_ours
 from data_contracts.records import Feedback, Interaction
 from data_contracts.sources.base import MemorySource, Source
-from data_contracts.sources.jsonl import MAX_LINE, export_jsonl, import_jsonl
+from data_contracts.sources.json_text import MAX_VALUE as MAX_LINE
+from data_contracts.sources.jsonl import export_jsonl, import_jsonl
+from data_contracts.sources.lines import parse_line
 from data_contracts.sources.store_source import StoreSource
 from store import feedback, interactions
 from store.engine import Store
@@ -140,7 +141,7 @@ def test_bad_lines_are_named_and_good_ones_kept(sqlite_store: Store, tmp_path: P
     assert [error.line for error in report.errors] == list(range(1, 2 * len(BAD), 2))
     for error, (bad, words) in zip(report.errors, BAD, strict=True):
         assert words in str(error), (str(bad)[:80], str(error))
-        assert str(error).startswith(f"line {error.line}: ")
+        assert str(error).startswith(f"{tmp_path}/in.jsonl, line {error.line}: ")
     assert "Where is my order" not in " ".join(map(str, report.errors))
 
 
@@ -214,6 +215,9 @@ def test_what_is_exported_imports_as_it_was(tmp_path: Path, lines: list[Any]) ->
 
 
 def test_the_memory_double_is_a_source() -> None:
-    source: Source = MemorySource({MODEL: [labelled(1)]})
-    assert [row.id for row in source.rows(MODEL)] == ["f1"]
-    assert list(source.rows("other")) == []
+    lines = [parse_line(LINE), parse_line({"interaction": GOOD})]
+    source: Source = MemorySource(lines, batch_rows=1)
+    batches = list(source.read())
+    assert [batch.rows.num_rows for batch in batches] == [2, 1]
+    assert [batch.rows.num_rows for batch in source.read(batches[0].cursor)] == [1]
+    assert list(source.read(batches[1].cursor)) == []

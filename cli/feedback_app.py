@@ -1,0 +1,168 @@
+"""`tidemill feedback`: bring feedback in and out, and see how the sources of the profile are."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import AsJson, Profile, StateOption, opened
+
+if TYPE_CHECKING:
+    from data_contracts.sources.base import Source
+    from data_contracts.sources.ingest import ImportReport
+
+feedback_app = typer.Typer(help="Bring feedback in and out.", no_args_is_help=True, rich_markup_mode=None)
+
+SHOWN = 20
+Where = Annotated[str, typer.Argument(metavar="PATH|URI", help="A file, folder or glob, or a URL of fsspec.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        help="auto, jsonl, openai-chat, openai-dpo, sharegpt, alpaca, trl, label-studio, argilla, parquet, csv, mlflow."
+    ),
+]
+
+
+@feedback_app.command("import")
+def feedback_import(
+    path: Where,
+    format: Format = "auto",
+    experiment: Annotated[str | None, typer.Option(help="mlflow: the experiment's name; PATH is the server.")] = None,
+    principal: Annotated[str, typer.Option(help="Who stands behind rows that name nobody.")] = "imported",
+    scope: Annotated[str, typer.Option(help="user, or review: labels that need no corroboration.")] = "user",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come in; change nothing.")] = False,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import interactions and feedback; bad lines are named, good ones are kept. Doing it twice changes nothing."""
+    from cli.output import print_line, show
+    from data_contracts.sources.ingest import ingest
+
+    source = _source(path, format, experiment, principal, scope)
+    with opened(profile, state) as context:
+        report = ingest(context.store, context.model, context.state.key, source, dry_run=dry_run)
+    counts = _counts(report)
+    more = {"kinds": report.kinds, "skipped": report.skipped, "dry_run": dry_run}
+    errors = [str(error) for error in report.errors]
+    title = f"{path} (dry run)" if dry_run else path
+    show({**counts, **more, "errors": errors}, [counts], as_json=as_json, title=title)
+    if not as_json:
+        for reason, n in report.skipped.items():
+            print_line(f"  left out: {n} - {reason}")
+        for error in errors[:SHOWN]:
+            print_line(f"  {error}")
+        if report.rejected > SHOWN:
+            print_line(f"  and {report.rejected - SHOWN} more")
+    if report.rejected:
+        raise SystemExit(3)
+
+
+def _source(path: str, format: str, experiment: str | None, principal: str, scope: str) -> Source:
+    from configs.errors import InputError
+    from data_contracts.sources.base import Defaults
+    from data_contracts.sources.opening import file_source
+
+    if scope not in ("user", "review"):
+        raise InputError("no such scope", where="--scope", expected="user or review", found=scope)
+    if not 1 <= len(principal) <= 128:
+        raise InputError("a name of 1 to 128 characters expected", where="--principal", found=f"{len(principal)}")
+    if format != "mlflow":
+        if experiment is not None:
+            raise InputError("only MLflow has experiments", where="--experiment", fix="add --format mlflow")
+        return file_source(path, format, principal, scope)
+    if experiment is None:
+        raise InputError("an MLflow server has many experiments", where="--experiment", fix="name one")
+    from data_contracts.sources.mlflow_traces import MlflowSource
+
+    return MlflowSource(path, experiment, defaults=Defaults(principal, scope, "mlflow"))
+
+
+def _counts(report: ImportReport) -> dict[str, Any]:
+    return {
+        "interactions": report.interactions,
+        "feedback": report.feedback,
+        "repeated": report.repeated,
+        "rejected": report.rejected,
+    }
+
+
+@feedback_app.command("export")
+def feedback_export(
+    path: Where,
+    format: Annotated[str, typer.Option(help="As for import, but auto and mlflow.")] = "jsonl",
+    since: Annotated[str | None, typer.Option(help="Only what was said since, for example 2026-01-31.")] = None,
+    kind: Annotated[str | None, typer.Option(help="thumb, rating, correction, preference, comment, incident.")] = None,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export interactions and feedback; the file appears whole or not at all. Says what the format could not hold."""
+    from cli.output import print_line, show
+    from data_contracts.sources.export import export
+    from store.erasure import record_export
+
+    with opened(profile, state) as context:
+        report = export(context.store, context.model, path, format=format, kind=_kind(kind), since=_time(since))
+        where = path if "://" in path else str(Path(path).resolve())
+        with context.store.write() as conn:
+            record_export(conn, context.model, where, report.rows)
+    left = sum(report.left_out.values())
+    facts = {"lines": report.rows, "left_out": left, "path": path}
+    show({**facts, "reasons": report.left_out}, [facts], as_json=as_json)
+    if not as_json:
+        for reason, n in report.left_out.items():
+            print_line(f"  left out: {n} - {reason}")
+
+
+def _kind(value: str | None) -> Any:
+    from configs.errors import InputError
+    from data_contracts.records import FeedbackKind
+
+    if value is not None and value not in list(FeedbackKind):
+        raise InputError("no such kind", where="--kind", expected=", ".join(FeedbackKind), found=value)
+    return None if value is None else FeedbackKind(value)
+
+
+def _time(value: str | None) -> datetime | None:
+    from configs.errors import InputError
+
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise InputError(
+            "not a date", where="--since", expected="2026-01-31 or 2026-01-31T12:00:00Z", found=value
+        ) from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+@feedback_app.command("sources")
+def feedback_sources(profile: Profile = "default", state: StateOption = None, as_json: AsJson = False) -> None:
+    """The sources the watch pulls from, and how their last pull went."""
+    from cli.output import show
+    from data_contracts.sources.opening import open_source
+    from store import sources
+
+    with opened(profile, state) as context:
+        wanted = [open_source(section).name for section in context.config.ingest.sources]
+        with context.store.read() as conn:
+            known = {row.name: row for row in sources.every(conn, context.model)}
+    facts = []
+    for name in wanted:
+        row = known.get(name)
+        facts.append(
+            {
+                "source": name,
+                "pulled": row.updated_at.isoformat(timespec="seconds") if row else "never",
+                "rejected": row.report.get("rejected", 0) if row else 0,
+                "failures": row.failures if row else 0,
+                "error": row.error if row else "",
+            }
+        )
+    detail = [{**one, "report": known[one["source"]].report if one["source"] in known else {}} for one in facts]
+    show(detail, facts, as_json=as_json, title="sources")

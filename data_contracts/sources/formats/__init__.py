@@ -1,0 +1,1 @@
+"""What a row means, one small file per format: how to recognise it, read it and write it."""

@@ -1,0 +1,304 @@
+"""Traces of an MLflow 3 server with what people assessed of them, as a source. Import only.
+
+Read are assessments whose source is HUMAN and whose name is known (`NAMES`, or the profile's): feedback that is true or
+false, a rating of 1 to 5, a corrected or expected answer, a comment; a rationale is a comment too. The question and the
+answer are the inputs and outputs of the trace's root span. A trace whose `client_request_id` is a request id of ours
+joins the request we served.
+
+MLflow cannot be asked what was assessed since when, and people assess old traces. So the cursor is the set of
+assessments that were seen, and every reading looks at all labelled traces of the last `lookback_days`; once in
+`sweep_every_s` at those of all times, so that an assessment of a trace however old is late by that much at most. An
+assessment that was changed is a new one.
+
+Exporting back is left out: our rows are no traces of theirs, and an assessment needs its trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from configs.errors import InputError, SourceError
+from data_contracts.digests import digest
+from data_contracts.sources.base import Batch, Cursor, Defaults, RowError
+from data_contracts.sources.formats.annotated import ANSWER, PROMPT, thumb_word
+from data_contracts.sources.formats.base import messages_of, text_of
+from data_contracts.sources.lines import Line, parse_line, to_batch
+
+Kind = Literal["thumb", "rating", "correction", "comment"]
+NAMES: dict[str, Kind] = {
+    "thumbs": "thumb", "thumb": "thumb", "thumbs_up": "thumb", "user_feedback": "thumb", "feedback": "thumb",
+    "rating": "rating", "user_rating": "rating",
+    "correction": "correction", "corrected_answer": "correction",
+    "expected_response": "correction", "expected_answer": "correction",
+    "comment": "comment", "user_comment": "comment",
+}  # fmt: skip
+PAGE = 100
+LEDGER = 200_000
+"""Assessments a cursor remembers; beyond, those of the oldest traces are forgotten and come again at a sweep."""
+_DEFAULTS = Defaults(source="mlflow")
+_ENVIRONMENT = {
+    # A server that is down must cost seconds, not minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class MlflowSource:
+    """The assessed traces of one experiment."""
+
+    uri: str
+    """The tracking server's."""
+    experiment: str
+    """Its name."""
+    lookback_days: float = 30.0
+    sweep_every_s: float = 86_400.0
+    defaults: Defaults = _DEFAULTS
+    names: Mapping[str, Kind] = field(default_factory=lambda: NAMES)
+    """Name of an assessment -> what it is."""
+
+    @property
+    def name(self) -> str:
+        return f"mlflow:{re.sub('//[^/@]*@', '//***@', self.uri)}/{self.experiment}"
+
+    def read(self, cursor: Cursor | None = None) -> Iterator[Batch]:
+        """New assessments with their traces, a page of traces at a time.
+
+        Raises:
+            SourceError: the server does not answer, or has no such experiment.
+        """
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        now = int(time.time() * 1000)
+        seen: dict[str, int] = dict((cursor or {}).get("seen", {}))
+        swept = int((cursor or {}).get("swept", 0))
+        sweep = now - swept >= self.sweep_every_s * 1000
+        since = None if sweep else int(now - self.lookback_days * 86_400_000)
+        with self._errors():
+            client = MlflowClient(tracking_uri=self.uri)
+            experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            raise SourceError("no such MLflow experiment", where=self.name, found=self.experiment)
+        for infos in self._pages(client, experiment.experiment_id, since):
+            lines: list[tuple[str, int, Line]] = []
+            errors: list[RowError] = []
+            skipped: Counter[str] = Counter()
+            before = len(seen)
+            for info in infos:
+                self._trace(client, info, seen, lines, errors, skipped)
+            if len(seen) > before:
+                yield Batch(to_batch(lines), {"seen": dict(seen), "swept": swept}, tuple(errors), dict(skipped))
+        done = {"seen": _trimmed(seen), "swept": now if sweep else swept}
+        if done != (cursor or {}):
+            yield Batch(to_batch([]), done)
+
+    def _pages(self, client: Any, experiment_id: str, since: int | None) -> Iterator[Sequence[Any]]:
+        """Trace infos with their assessments, oldest trace first, for one name after the other: there is no OR."""
+        window = "" if since is None else f" AND trace.timestamp_ms >= {since}"
+        for name in self.names:
+            for group in ("feedback", "expectation"):
+                token = None
+                while True:
+                    with self._errors():
+                        page = client.search_traces(
+                            locations=[experiment_id],
+                            filter_string=f"{group}.`{name}` IS NOT NULL{window}",
+                            order_by=["timestamp_ms ASC"],
+                            max_results=PAGE,
+                            page_token=token,
+                            include_spans=False,
+                        )
+                    yield [trace.info for trace in page]
+                    token = page.token
+                    if not token:
+                        break
+
+    def _trace(
+        self,
+        client: Any,
+        info: Any,
+        seen: dict[str, int],
+        lines: list[tuple[str, int, Line]],
+        errors: list[RowError],
+        skipped: Counter[str],
+    ) -> None:
+        """Add what is new of one trace."""
+        new = {key: a for a in info.assessments if (key := _key(a)) not in seen}
+        if not new:
+            return
+        origin = f"{self.name}, trace {info.trace_id}"
+        said: list[dict[str, Any]] = []
+        for assessment in new.values():
+            found = self._said(assessment, skipped)
+            said += [one for one in found if one is not None]
+        try:
+            if said:
+                served = self._served(client, info)
+                lines.append((origin, 0, parse_line({"interaction": served, "feedback": said}, self.defaults)))
+        except InputError as error:
+            errors.append(RowError(origin, 0, str(error)))
+        seen.update((key, int(info.request_time)) for key in new)
+
+    def _said(self, assessment: Any, skipped: Counter[str]) -> list[dict[str, Any]]:
+        kind = self.names.get(assessment.name)
+        if kind is None or assessment.issue is not None:
+            skipped["mlflow: an assessment of another name"] += 1
+            return []
+        if assessment.valid is False:
+            skipped["mlflow: overridden by a later one"] += 1
+            return []
+        if assessment.source.source_type != "HUMAN":
+            skipped["mlflow: not a person's"] += 1
+            return []
+        what = _what(kind, assessment.value)
+        if what is None:
+            skipped[f"mlflow: a {kind} whose value is not understood"] += 1
+            return []
+        about: dict[str, Any] = {"created_at": _time(assessment.create_time_ms)}
+        if assessment.source.source_id not in (None, "", "default"):
+            about["principal"] = assessment.source.source_id
+        made = [{**what, **about}]
+        if assessment.rationale and assessment.rationale.strip() and kind != "comment":
+            made.append({"kind": "comment", "text": assessment.rationale, **about})
+        return made
+
+    def _served(self, client: Any, info: Any) -> dict[str, Any]:
+        with self._errors():
+            trace = client.get_trace(info.trace_id, display=False)
+        root = next((span for span in trace.data.spans if span.parent_id is None), None)
+        if root is None:
+            raise InputError("the trace has no root span")
+        metadata = info.trace_metadata
+        served: dict[str, Any] = {
+            "id": info.client_request_id or info.trace_id,
+            "created_at": _time(info.request_time),
+            "messages": prompt_of(root.inputs),
+            "answer": answer_of(root.outputs),
+            "latency_ms": min(int(info.execution_duration or 0), 2**31 - 1),
+        }
+        if metadata.get("mlflow.trace.user"):
+            served["principal"] = metadata["mlflow.trace.user"]
+        if metadata.get("mlflow.trace.session"):
+            served["conversation"] = metadata["mlflow.trace.session"]
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            usage = json.loads(metadata.get("mlflow.trace.tokenUsage") or "{}")
+            served["tokens_in"], served["tokens_out"] = int(usage["input_tokens"]), int(usage["output_tokens"])
+        return served
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+
+        try:
+            yield
+        except (MlflowException, RequestException, OSError) as error:
+            raise SourceError(
+                "MLflow cannot be read now",
+                where=self.name,
+                found=re.sub("//[^/@ ]*@", "//***@", str(error).replace("\n", " "))[:300],
+                fix="check that the server runs and answers",
+            ) from error
+
+
+def _key(assessment: Any) -> str:
+    return digest([assessment.assessment_id, assessment.last_update_time_ms, assessment.valid])[:20]
+
+
+def _trimmed(seen: dict[str, int]) -> dict[str, int]:
+    if len(seen) <= LEDGER:
+        return seen
+    return dict(sorted(seen.items(), key=lambda one: one[1])[-LEDGER:])
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _what(kind: Kind, value: Any) -> dict[str, Any] | None:
+    if kind in ("correction", "comment"):
+        return {"kind": kind, "text": value} if isinstance(value, str) and value.strip() else None
+    if kind == "rating":
+        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
+        return {"kind": "rating", "rating": int(value)} if whole else None
+    if isinstance(value, (bool, int, float)):
+        return {"kind": "thumb", "thumb": 1 if value > 0 else -1} if value in (-1, 0, 1) else None
+    return thumb_word(value) if isinstance(value, str) else None
+
+
+# --- what a trace asked and answered ---------------------------------------------------------------
+
+_SPEAKERS = {"human": "user", "ai": "assistant"}
+
+
+def prompt_of(inputs: Any) -> list[dict[str, str]]:
+    """The messages in a root span's inputs: OpenAI's or LangChain's, or a question.
+
+    Raises:
+        InputError: there are none that are understood.
+    """
+    if isinstance(inputs, str):
+        return [{"role": "user", "content": inputs}]
+    if isinstance(inputs, list):
+        return messages_of([_named(message) for message in inputs], "inputs")
+    if isinstance(inputs, Mapping):
+        if isinstance(inputs.get("messages"), list):
+            return prompt_of(inputs["messages"])
+        for name in PROMPT:
+            if isinstance(inputs.get(name), (str, list)):
+                return prompt_of(inputs[name])
+        if len(inputs) == 1:
+            return prompt_of(next(iter(inputs.values())))
+        nested = [value for value in inputs.values() if isinstance(value, Mapping) and "messages" in value]
+        if len(nested) == 1:
+            return prompt_of(nested[0])
+    raise InputError(
+        "`inputs`: no question found",
+        expected="`messages`, or one of " + ", ".join(PROMPT),
+        found=type(inputs).__name__,
+    )
+
+
+def _named(message: Any) -> Any:
+    if isinstance(message, Mapping) and "role" not in message and "type" in message:
+        return {**message, "role": _SPEAKERS.get(message["type"], message["type"])}
+    return message
+
+
+def answer_of(outputs: Any) -> str:
+    """The answer in a root span's outputs: OpenAI's or LangChain's, or a text.
+
+    Raises:
+        InputError: there is none that is understood.
+    """
+    if isinstance(outputs, str):
+        return outputs
+    if isinstance(outputs, list) and outputs:
+        return text_of(outputs, "outputs") if _is_part(outputs[0]) else answer_of(outputs[-1])
+    if isinstance(outputs, Mapping):
+        for name in ("choices", "message", "content", "messages", *ANSWER):
+            if outputs.get(name):
+                return answer_of(outputs[name])
+        if len(outputs) == 1:
+            return answer_of(next(iter(outputs.values())))
+    raise InputError(
+        "`outputs`: no answer found", expected="a text, or a chat completion", found=type(outputs).__name__
+    )
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.get("type") == "text"

@@ -1,0 +1,92 @@
+"""Pull feedback from the sources of the profile. One that is down is reported and tried again with the next pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from configs.errors import TidemillError
+from configs.schema import SourceSection
+from data_contracts.sources.base import Cursor, Source
+from data_contracts.sources.ingest import ImportReport, ingest
+from data_contracts.sources.opening import open_source
+from flows.context import Context
+from flows.observer import Observer
+from store import sources
+
+ERRORS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """How one source went."""
+
+    name: str
+    report: ImportReport | None
+    """None if it failed."""
+    error: str = ""
+
+
+def pull(context: Context, observer: Observer) -> tuple[Pulled, ...]:
+    """Read on in each source, for at most `ingest.pull_budget_s` seconds together, and keep how far."""
+    sections = context.config.ingest.sources
+    began = time.monotonic()
+    done = []
+    for n, section in enumerate(sections, 1):
+        # What one source leaves of its share is the others'.
+        until = began + context.config.ingest.pull_budget_s * n / len(sections)
+        done.append(_one(context, section, until, observer))
+    return tuple(done)
+
+
+def _one(context: Context, section: SourceSection, until: float, observer: Observer) -> Pulled:
+    name = f"{section.kind}:{section.path or f'{section.uri}/{section.experiment}'}"
+    try:
+        source = open_source(section)
+        name = source.name
+        report = _read(context, source, until)
+    except Exception as error:
+        # Whatever a source does to us, the watch and the other sources go on.
+        text = str(error) if isinstance(error, TidemillError) else f"{type(error).__name__} while reading it"
+        with context.store.write() as conn:
+            failures = sources.failed(conn, context.model, name, text)
+        observer.log(f"Source {name} failed ({failures} in a row), tried again with the next pass: {text}")
+        return Pulled(name, None, text)
+    with context.store.write() as conn:
+        sources.succeeded(conn, context.model, name, shown(report))
+    if report.interactions or report.feedback or report.rejected:
+        observer.log(f"Source {name}: {report.feedback} new pieces of feedback, {report.rejected} rows rejected.")
+    if report.errors:
+        rows = [{"bad row": str(error)} for error in report.errors[:ERRORS_SHOWN]]
+        observer.table("rejected-rows", rows, f"Rejected rows of {name}")
+    return Pulled(name, report)
+
+
+def _read(context: Context, source: Source, until: float) -> ImportReport:
+    with context.store.read() as conn:
+        cursor: Cursor | None = sources.cursor(conn, context.model, source.name)
+    return ingest(
+        context.store,
+        context.model,
+        context.state.key,
+        source,
+        cursor=cursor,
+        save=lambda conn, at: sources.save_cursor(conn, context.model, source.name, at),
+        go_on=lambda _report: time.monotonic() < until,
+    )
+
+
+def shown(report: ImportReport) -> Mapping[str, Any]:
+    """A report as JSON, with its first bad rows."""
+    return {
+        "interactions": report.interactions,
+        "feedback": report.feedback,
+        "kinds": report.kinds,
+        "repeated": report.repeated,
+        "rejected": report.rejected,
+        "skipped": report.skipped,
+        "finished": report.finished,
+        "errors": [str(error) for error in report.errors[:ERRORS_SHOWN]],
+    }
