@@ -235,7 +235,7 @@ def cut(value: str, *lengths: int, by: str) -> str:
 
 
 _R = random.Random
-DEV: dict[str, Callable[[_R], Id]] = {
+FIRST: dict[str, Callable[[_R], Id]] = {
     "us": lambda r: ("SSN", cut(us(r), 3, 2, 4, by="-")),
     "nino": lambda r: ("National Insurance number", cut(nino(r), 2, 2, 2, 2, 1, by=" ")),
     "nhs": lambda r: ("NHS number", cut(nhs(r), 3, 3, 4, by=" ")),
@@ -259,7 +259,7 @@ DEV: dict[str, Callable[[_R], Id]] = {
     "ch": lambda r: ("AHV-Nummer", cut(ahv(r), 3, 4, 4, 2, by=".")),
     "tr": lambda r: ("TC kimlik no", turkish(r)),
 }
-HELD_OUT: dict[str, Callable[[_R], Id]] = {
+SECOND: dict[str, Callable[[_R], Id]] = {
     "us_bare": lambda r: ("social security number", us(r)),
     "us_spaces": lambda r: ("social security no.", cut(us(r), 3, 2, 4, by=" ")),
     "nino_bare": lambda r: ("NI number", nino(r)),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import redaction_ids
+import redaction_unseen
 import redaction_values
 from redaction_values import digits
 
@@ -25,7 +26,7 @@ class Sample:
     start: int = 0
     end: int = 0
     format: str = ""
-    held_out: bool = False
+    part: str = "first"
 
 
 AROUND = {
@@ -44,22 +45,25 @@ _OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. 
 _CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.", "\nVersion 2.4.1 here."]  # fmt: skip
 
 
-def _planted(rng: random.Random, entity: str, held_out: bool) -> Sample:
-    frame = rng.choice(AROUND[entity])
+def _planted(rng: random.Random, entity: str, part: str) -> Sample:
+    """A text with one value; `part` is `first`, `second` or `unseen`."""
+    around = redaction_unseen.AROUND if part == "unseen" else AROUND
+    frame = rng.choice(around[entity])
     if entity == "NATIONAL_ID":
-        table = redaction_ids.HELD_OUT if held_out else redaction_ids.DEV
+        called_by = {"first": redaction_ids.FIRST, "second": redaction_ids.SECOND, "unseen": redaction_unseen.NATIONAL}
+        table = called_by[part]
         name = rng.choice(sorted(table))
         called, value = table[name](rng)
         frame = frame.replace("{name}", called)
     else:
-        table_of = redaction_values.HELD_OUT if held_out else redaction_values.FORMATS
-        name, make = redaction_values.pick(rng, table_of, entity)
+        tables = {"first": redaction_values.FIRST, "second": redaction_values.SECOND, "unseen": redaction_unseen.FORMATS}
+        name, make = redaction_values.pick(rng, tables[part], entity)
         value = make(rng)
     if "\x02" not in value:
         value = f"\x02{value}\x03"
     marked = rng.choice(_OPEN) + frame.replace("{}", value) + rng.choice(_CLOSE)
     start, end = marked.index("\x02"), marked.index("\x03") - 1
-    return Sample(marked.replace("\x02", "").replace("\x03", ""), entity, start, end, name, held_out)
+    return Sample(marked.replace("\x02", "").replace("\x03", ""), entity, start, end, name, part)
 
 
 # --- what only looks like it ---------------------------------------------------------------------
@@ -153,7 +157,7 @@ NEGATIVES: dict[str, list[Callable[[random.Random], str]]] = {
     ],
 }
 """Developed against."""
-NEGATIVES_HELD_OUT: dict[str, list[Callable[[random.Random], str]]] = {
+NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
     "order": [
         lambda r: f"Bestellnummer {digits(r, 10, '123456789')}",
         lambda r: f"PO-{digits(r, 10)} and RMA{digits(r, 7)}",
@@ -194,25 +198,30 @@ NEGATIVES_HELD_OUT: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: "the secret is to wait; the key is patience and 2 hours of time",
     ],
 }
-"""Not looked at while the detectors were written."""
+"""Written before the detectors, looked at after their first run."""
 
 _FRAMES = ["{}", "Hello, {}.", "What about {}?", "{} and nothing else", "I still wait: {}, thanks", "(see {})"]
 
 
-def _negative(rng: random.Random, held_out: bool) -> Sample:
-    table = NEGATIVES_HELD_OUT if held_out else NEGATIVES
-    kind = rng.choice(sorted(table))
-    text = rng.choice(_OPEN) + rng.choice(_FRAMES).format(rng.choice(table[kind])(rng)) + rng.choice(_CLOSE)
-    return Sample(text, format=kind, held_out=held_out)
+def _negative(rng: random.Random, part: str) -> Sample:
+    if part == "unseen":
+        kind, make = "unseen", rng.choice(redaction_unseen.NEGATIVES)
+    else:
+        table = NEGATIVES if part == "first" else NEGATIVES_SECOND
+        kind = rng.choice(sorted(table))
+        make = rng.choice(table[kind])
+    text = rng.choice(_OPEN) + rng.choice(_FRAMES).format(make(rng)) + rng.choice(_CLOSE)
+    return Sample(text, format=kind, part=part)
+
+
+PARTS = ("first", "second", "unseen")
 
 
 def labelled(seed: int, per_entity: int) -> list[Sample]:
-    """For each entity `per_entity` texts of developed and of held-out formats, and as many texts without any."""
+    """For each entity and part `per_entity` texts, and as many texts without any value."""
     rng = random.Random(seed)
-    out = [
-        _planted(rng, entity, held_out) for entity in ENTITIES for held_out in (False, True) for _ in range(per_entity)
-    ]
-    out += [_negative(rng, held_out) for held_out in (False, True) for _ in range(per_entity * len(ENTITIES))]
+    out = [_planted(rng, entity, part) for entity in ENTITIES for part in PARTS for _ in range(per_entity)]
+    out += [_negative(rng, part) for part in PARTS for _ in range(per_entity * len(ENTITIES))]
     rng.shuffle(out)
     return out
 
@@ -241,7 +250,7 @@ def support_chat(seed: int, megabytes: float, share_with_pii: float) -> list[str
     while size < megabytes * 1e6:
         lines = rng.choices(_TALK, k=rng.randint(2, 8))
         if rng.random() < share_with_pii:
-            lines.insert(rng.randrange(len(lines)), _planted(rng, rng.choice(ENTITIES), rng.random() < 0.5).text)
+            lines.insert(rng.randrange(len(lines)), _planted(rng, rng.choice(ENTITIES), rng.choice(PARTS)).text)
         out.append(" ".join(lines))
         size += len(out[-1].encode())
     return out

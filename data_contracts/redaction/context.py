@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-BEFORE, AFTER = 48, 24
+BEFORE, AFTER = 48, 40
 """Characters that are read on each side. A placeholder ends them, so that redacting twice sees no more than once."""
 
 _WORDS = re.compile(

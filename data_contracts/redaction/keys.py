@@ -51,7 +51,7 @@ _NAMED = re.compile(
     re.I,
 )
 _RANDOM = re.compile(r"(?<![A-Za-z0-9_\-])[A-Za-z0-9_\-]{32,512}(?![A-Za-z0-9_\-])")
-_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_.\-:])[A-Za-z0-9+/]{40}={0,2}(?![A-Za-z0-9+/=_.\-])")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_.\-:])[A-Za-z0-9+/]{40,512}={0,2}(?![A-Za-z0-9+/=_.\-])")
 _UUID_LIKE = re.compile(r"(?:[a-z]{1,12}-)?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?:-[0-9a-f]{1,20})?", re.I)
 _HEX = re.compile(r"[0-9a-f_\-]+", re.I)
 

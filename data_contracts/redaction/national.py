@@ -204,7 +204,7 @@ SURE: dict[tuple[int, ...], tuple[Check, ...]] = {
     (2, 2, 2, 3, 2): (be_nn,),
     (6, 3, 2): (be_nn,),
     (6, 5): (no_fnr, pl_pesel),
-    (13,): (ch_ahv, ro_cnp, za_id),
+    (13,): (ch_ahv, za_id),
     (3, 4, 4, 2): (ch_ahv,),
     (6, 4, 3): (za_id,),
     (6, 4, 2, 1): (za_id,),
@@ -235,7 +235,7 @@ NAMED: dict[tuple[int, ...], tuple[Check, ...]] = {
     (12,): _TWELVE,
     (4, 4, 4): _TWELVE,
     (8, 4): (se_pnr,),
-    (13,): (th_id, kr_rrn, fr_open),
+    (13,): (th_id, kr_rrn, fr_open, ro_cnp),
     (1, 2, 2, 2, 3, 3): (fr_open,),
 }
 """Only where the text names such a number."""

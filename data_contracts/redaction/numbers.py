@@ -142,7 +142,7 @@ class _Run:
         plus = sign.endswith(("+", "+("))
         if not plus and (not self.parts[0].startswith(("00", "011")) or sign.endswith((".", "-", "/"))):
             return None
-        if self.parts[0] == "011" and len(self.parts) < 3:
+        if not plus and (self.around[0] == "other" or (self.parts[0] == "011" and len(self.parts) < 3)):
             return None
         count, number = international(self.parts, plus=plus)
         if not count:
@@ -176,15 +176,18 @@ class _Run:
         sure = issuer(digits, sure=True)
         if not (sure or issuer(digits, sure=False)) or not luhn(digits) or self._is_fraction():
             return False
-        if (
-            self.place
-            and len(lens) > 1
-            and lens[0] == 4
-            and self.groups[self.place - 1][1] - self.groups[self.place - 1][0] == 4
-        ):
-            # In the middle of a longer number in fours (a parcel's).
-            return self._gap(self.place - 1) != self._gap(self.place)
-        return sure or "card" in self.around[1]
+        if "card" in self.around[1]:
+            return True
+        return sure and not self._is_part_of_fours(lens)
+
+    def _is_part_of_fours(self, lens: tuple[int, ...]) -> bool:
+        """True in a longer number in groups of four (a parcel's)."""
+        if lens[0] != 4 or len(lens) < 4:
+            return False
+        gap, last = self._gap(self.place), self.place + len(lens) - 1
+        ahead = self.place and _size(self.groups[self.place - 1]) == 4 and self._gap(self.place - 1) == gap
+        more = last + 1 < len(self.groups) and _size(self.groups[last + 1]) == 4 and self._gap(last) == gap
+        return bool(ahead or more)
 
     def _is_phone(self, lens: tuple[int, ...]) -> bool:
         before = self.text[max(0, self.start - 5) : self.start]
@@ -212,6 +215,10 @@ class _Run:
             if self.text[start - 1 : start] == "(" and ")" in self.text[start:end]:
                 start -= 1
         return Found(start, end, entity, digits)
+
+
+def _size(group: _Group) -> int:
+    return group[1] - group[0]
 
 
 def _right(checks: tuple[Check, ...], digits: str) -> bool:

@@ -64,10 +64,10 @@ def _scan(text: str, raw: bytes, digits: int) -> list[Found]:
         layers.append(network.credentials(text))
     if b"-----BEGIN" in raw:
         layers.append(keys.pem(text))
-    if len(raw) >= keys.LONG and max(map(len, raw.split()), default=0) >= keys.LONG:
-        layers.append(keys.tokens(text))
     if digits and keys.may_be_named(text):
         layers.append(keys.named(text))
+    if len(raw) >= keys.LONG and max(map(len, raw.split()), default=0) >= keys.LONG:
+        layers.append(keys.tokens(text))
     if b"@" in raw:
         layers.append(network.emails(text))
     if network.may_be_spoken(raw):
@@ -85,10 +85,9 @@ def _scan(text: str, raw: bytes, digits: int) -> list[Found]:
 def _scan_digits(text: str, raw: bytes, digits: int, layers: list[list[Found]]) -> None:
     if raw.count(b".") >= 3:
         layers.append(network.ipv4(text))
+    layers.append(numbers.ibans(text))
     if digits < numbers.FEWEST_DIGITS - 1:
         return
-    if digits >= 10:
-        layers.append(numbers.ibans(text))
     layers.append(numbers.lettered(text))
     if digits >= numbers.FEWEST_DIGITS:
         layers.append(numbers.runs(text))
