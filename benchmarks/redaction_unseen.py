@@ -63,7 +63,7 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
         "v6_cidr": lambda r: f"\x02{values._ip6(2)(r)}\x03/64",
         "zone": lambda r: f"\x02fe80::{r.randint(1, 0xFFFF):x}:{r.randint(16, 0xFFFF):x}\x03%eth0",
         "full_width": lambda r: values._ip4(r).translate({c: c + 0xFEE0 for c in range(48, 58)}),
-        "list": lambda r: f"10.0.0.1,\x02{values._ip4(r)}\x03",
+        "list": lambda r: f"localhost,\x02{values._ip4(r)}\x03",
     },
     "KEY": {
         "anthropic": values._secret("sk-ant-api03-", 80),

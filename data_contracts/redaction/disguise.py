@@ -69,7 +69,16 @@ def is_plain(text: str) -> bool:
 
 def views(text: str) -> tuple[str, str]:
     """The text with hidden characters taken out, and with them left in; both with plain digits, letters and spaces."""
-    return text.translate(_JOINED), text.translate(_KEPT)
+    odd = [char for char in set(text) - _PLAIN if shown(char) is not None]
+    if len(odd) > 6:
+        return text.translate(_JOINED), text.translate(_KEPT)
+    joined = kept = text
+    for char in odd:
+        seen = shown(char) or ""
+        joined = joined.replace(char, seen)
+        if len(seen) == 1:
+            kept = kept.replace(char, seen)
+    return joined, kept
 
 
 def places(text: str) -> list[int]:

@@ -39,7 +39,6 @@ _PREFIXED = re.compile(
     r"|eyJ[A-Za-z0-9_\-]{8,2048}\.[A-Za-z0-9_\-]{4,4096}(?:\.[A-Za-z0-9_\-]{0,1024})?"  # JWT
     r")"
 )
-_NAMES = ("key", "secret", "pass", "pwd", "token", "bearer", "basic", "wort", "contrase", "senha", "signature", "sig=")
 _NAMED = re.compile(
     r"(?:(?<![a-z])(?:api[_ \-]?key|access[_ \-]?key(?:[_ \-]?id)?|(?:client|app|shared|consumer)?[_ \-]?secret(?:[_ \-]?key)?|"
     r"private[_ \-]?key|account[_ \-]?key|auth[_ \-]?key|encryption[_ \-]?key|password|passwd|passphrase|passcode|passwort|"
@@ -97,10 +96,21 @@ def tokens(text: str) -> list[Found]:
     return found
 
 
-def may_be_named(text: str) -> bool:
-    """True if a word is there that could name a secret."""
-    lower = text.lower()
-    return any(name in lower for name in _NAMES)
+def may_be_named(low: bytes) -> bool:
+    """True if a word is in the lower-case ASCII of a text that could name a secret."""
+    return (
+        b"key" in low
+        or b"pass" in low
+        or b"token" in low
+        or b"secret" in low
+        or b"bearer" in low
+        or b"wort" in low
+        or b"contrase" in low
+        or b"senha" in low
+        or b"pwd" in low
+        or b"basic" in low
+        or b"sig" in low
+    )
 
 
 def named(text: str) -> list[Found]:

@@ -215,10 +215,11 @@ SURE: dict[tuple[int, ...], tuple[Check, ...]] = {
     (18,): (cn_ric,),
     (6, 7): (kr_rrn,),
 }
-"""By the lengths of the groups of digits: right by chance in less than one of a hundred, so taken wherever it stands."""
+"""By the lengths of the groups of digits: right by chance in less than one of a hundred, so taken
+unless it is called an order, a parcel, a telephone number or the like."""
 
-LIKELY: dict[tuple[int, ...], tuple[Check, ...]] = {(11,): (br_cpf, tr_tckn, pl_pesel)}
-"""Right by chance in about one of a hundred: taken unless it is called an order, a parcel or the like."""
+LIKELY: dict[tuple[int, ...], tuple[Check, ...]] = {(11,): (br_cpf, tr_tckn, pl_pesel), (9, 2): (br_cpf,)}
+"""Right by chance in about one of a hundred."""
 
 _NINE = (us_ssn, nl_bsn, pt_nif, ca_sin, au_tfn, luhn)
 _TEN = (uk_nhs, se_pnr, dk_cpr, bg_egn, at_svnr, cz_rc)
@@ -314,7 +315,7 @@ def ie_pps(v: str) -> bool:
 
 _L = "0-9LMNPQRSTUV"
 LETTERED = re.compile(
-    r"(?<![\w])(?:"
+    r"(?:"
     rf"(?P<it>[A-Z]{{6}}[{_L}]{{2}}[ABCDEHLMPRST][{_L}]{{2}}[A-Z][{_L}]{{3}}[A-Z])"
     r"|(?P<mx>[A-Z][AEIOUX][A-Z]{2}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d)"
     r"|(?P<uk>[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ ]?\d\d[ ]?\d\d[ ]?\d\d[ ]?[A-D])"
@@ -331,7 +332,9 @@ LETTERED = re.compile(
     r")(?!\w)",
     re.I,
 )
-"""Numbers with letters in them; the group says whose."""
+"""Numbers with letters in them, matched from their first character; the group says whose."""
+STRUCTURED_LETTERS = frozenset({"it", "mx", "fi", "cn"})
+"""So much structure that words around do not matter."""
 
 LETTER_CHECKS: dict[str, tuple[Check, bool]] = {
     "it": (it_cf, True),
@@ -341,8 +344,8 @@ LETTER_CHECKS: dict[str, tuple[Check, bool]] = {
     "fi": (fi_hetu, True),
     "sg": (sg_nric, True),
     "tw": (tw_id, False),
-    "hk": (lambda v: True, True),
-    "pan": (lambda v: True, True),
+    "hk": (lambda _: True, True),
+    "pan": (lambda _: True, True),
     "desv": (de_sv, True),
     "cn": (cn_ric, True),
     "cl": (cl_rut, True),

@@ -19,8 +19,9 @@ _SPOKEN_AT = re.compile(
 _SPOKEN_DOMAIN = re.compile(
     r"[\w\-]{1,63}(?:(?:\.|[ ]?[\[({<][ ]?(?:dot|\.|punkt|punto)[ ]?[\])}>][ ]?|[ ]dot[ ])[\w\-]{1,63}){1,6}", re.I
 )
-_BRACKETED = tuple(f"{a}{sp}{word}".encode() for a in "[({<" for sp in ("", " ") for word in ("at", "@", "arroba"))
+_BRACKETED = re.compile(rb"[\[({<] ?(?:at|@|arroba)", re.I)
 _IPV4 = re.compile(r"(?<![\w.])(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?!\w|\.\d)")
+_IPV4_GOES_ON = re.compile(r"\w|\.\d")
 _IPV6 = re.compile(
     r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}(?:\.\d{1,3}){0,3}(?:%\w{1,15})?(?![\w:])"
 )
@@ -87,10 +88,12 @@ def ipv6(text: str) -> list[Found]:
     return found
 
 
-def ipv4(text: str) -> list[Found]:
-    """IPv4 addresses, versions and numbered sections left out."""
+def ipv4(text: str, start: int, end: int) -> list[Found]:
+    """IPv4 addresses inside `start:end`, versions and numbered sections left out."""
     found = []
-    for match in _IPV4.finditer(text):
+    for match in _IPV4.finditer(text, start, end):
+        if _IPV4_GOES_ON.match(text, match.end()):
+            continue
         parts = [int(part) for part in match.groups()]
         if max(parts) > 255 or _NO_ADDRESS.search(text, max(0, match.start() - 16), match.start()):
             continue
@@ -98,7 +101,8 @@ def ipv4(text: str) -> list[Found]:
     return found
 
 
-def may_be_spoken(raw: bytes) -> bool:
-    """True if the ASCII of a text holds ` at ` or `(at)` and a dot that could belong to it."""
-    low = raw.lower()
-    return (b" dot " in low and b" at " in low) or any(mark in low for mark in _BRACKETED)
+def may_be_spoken(low: bytes) -> bool:
+    """True if the lower-case ASCII of a text holds ` at ` or `(at)` and a dot that could belong to it."""
+    if b" dot " in low and b" at " in low:
+        return True
+    return (b"(" in low or b"[" in low or b"{" in low or b"<" in low) and _BRACKETED.search(low) is not None

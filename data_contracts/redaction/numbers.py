@@ -11,67 +11,127 @@ import re
 from data_contracts.redaction.checks import IBAN_LENGTHS, iban_is_valid, issuer, luhn
 from data_contracts.redaction.context import calls
 from data_contracts.redaction.entities import Found
-from data_contracts.redaction.national import LETTER_CHECKS, LETTERED, LIKELY, NAMED, SURE, Check
+from data_contracts.redaction.national import LETTER_CHECKS, LETTERED, LIKELY, NAMED, STRUCTURED_LETTERS, SURE, Check
+from data_contracts.redaction.network import ipv4
 from data_contracts.redaction.phones import EXTENSION, called, international, national
 
 FEWEST_DIGITS = 7
-_RUN = re.compile(r"(?<!\w)(?:\+[ ]?\(?|\(\+?)?\d(?:[ \t.\-/()]{0,3}\d){6,}")
-_GROUP = re.compile(r"\d+")
+_GROUP = re.compile(r"[0-9]+")
 _MOST_GROUPS = 8
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d(?:[ \-.]?[A-Za-z0-9]){11,30}")
-_UNIT = re.compile(
-    r"[ ]?(?:[€$£¥%°₹]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|pln|inr|kg|km|ms|mb|gb|bytes|tokens)\b)|,\d", re.I
+_GAPS = frozenset(
+    (" ", "-", ".", "/", "\t", "  ", "(", ")", " (", ") ", ")-", "-(", "/(", ")/", ") (", " - ", " / ", "/ ", " /", "- ", " -")
 )
+"""What may stand between two groups of one number."""
+_LETTERED_SIZES = frozenset((2, 6, 7, 8, 17))
+"""Digits a lettered national number can begin with, or have after a letter and a space."""
+_IBAN = re.compile(r"[A-Za-z]{2}\d\d(?:[ \-.]?[A-Za-z0-9]){11,30}")
+_UNIT = re.compile(r"[ ]?(?:[€$£¥%°₹]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|pln|inr|kg|km|ms|mb|gb|bytes|tokens)\b)|,\d", re.I)
 _MONEY = re.compile(r"(?:[€$£¥₹]|(?:eur|usd|gbp|chf)[ ]?|\d,)$", re.I)
 
 _Group = tuple[int, int]
 """Where a group of digits starts and ends in the text."""
 
 
-def ibans(text: str) -> list[Found]:
-    """International bank account numbers whose country, length and check digits are right."""
-    found = []
-    for match in _IBAN.finditer(text):
-        whole = match[0]
-        length = IBAN_LENGTHS.get(whole[:2].upper(), 0)
-        end = seen = 0
-        while end < len(whole) and seen < length:
-            seen += whole[end].isalnum()
-            end += 1
-        glued = text[match.start() + end : match.start() + end + 1].isalnum()
-        compact = "".join(filter(str.isalnum, whole[:end])).upper()
-        if length and not glued and iban_is_valid(compact):
-            found.append(Found(match.start(), match.start() + end, "IBAN", compact))
-    return found
-
-
-def lettered(text: str) -> list[Found]:
-    """National numbers with letters in them."""
-    found = []
-    for match in LETTERED.finditer(text):
-        name = match.lastgroup or ""
-        check, alone = LETTER_CHECKS[name]
-        value = match[0].upper() if name == "fi" else "".join(filter(str.isalnum, match[0])).upper()
-        if not check(value):
+def scan(text: str) -> list[list[Found]]:
+    """IBANs, lettered national numbers, IPv4 addresses, and what runs of digits hold: four layers."""
+    groups = [match.span() for match in _GROUP.finditer(text)]
+    ibans: list[Found] = []
+    letters: list[Found] = []
+    addresses: list[Found] = []
+    numbers: list[Found] = []
+    run: list[_Group] = []
+    digits = 0
+    for group in groups:
+        start, end = group
+        if run and not (start - run[-1][1] <= 3 and text[run[-1][1] : start] in _GAPS):
+            _read_run(text, run, digits, numbers, addresses)
+            run, digits = [], 0
+        if not run and start and (text[start - 1].isalnum() or text[start - 1] == "_"):
+            # Glued to letters: the start of an IBAN or a lettered number, not of a plain one.
+            _read_glued(text, start, end, ibans, letters)
             continue
+        size = end - start
+        if size in _LETTERED_SIZES or (size == 1 and text[end : end + 1] == "."):
+            _read_lettered(text, start, letters)
+        run.append(group)
+        digits += end - start
+    _read_run(text, run, digits, numbers, addresses)
+    return [ibans, letters, addresses, numbers]
+
+
+def _read_run(text: str, run: list[_Group], digits: int, numbers: list[Found], addresses: list[Found]) -> None:
+    if len(run) >= 4 and digits >= 4:
+        addresses += ipv4(text, run[0][0], run[-1][1])
+    if digits < FEWEST_DIGITS:
+        return
+    place = 0
+    while place < len(run):
+        count, hit = _Run(text, run, place).read()
+        if hit is not None:
+            numbers.append(hit)
+        place += count
+
+
+def _read_glued(text: str, start: int, end: int, ibans: list[Found], letters: list[Found]) -> None:
+    """Digits right behind letters."""
+    first = start
+    while first and start - first <= 6 and text[first - 1].isalnum():
+        first -= 1
+    if first and (text[first - 1].isalnum() or text[first - 1] == "_"):
+        return
+    if start - first == 2 and end - start >= 2:
+        iban = _iban(text, first)
+        if iban is not None:
+            ibans.append(iban)
+            return
+    _lettered(text, first, letters)
+
+
+def _read_lettered(text: str, start: int, letters: list[Found]) -> None:
+    """Digits with a space or a dash, or nothing, before them: `AB 12 34 56 C`, `X-1234567-L`, `12345678Z`."""
+    if start >= 2 and text[start - 1] in " -" and text[start - 2].isalpha():
+        first = start - 2
+        if first and text[first - 1].isalpha():
+            first -= 1
+        if not (first and (text[first - 1].isalnum() or text[first - 1] == "_")) and _lettered(text, first, letters):
+            return
+    if not (letters and letters[-1].end > start):
+        _lettered(text, start, letters)
+
+
+def _iban(text: str, start: int) -> Found | None:
+    """An international bank account number from there on, if country, length and check digits are right."""
+    match = _IBAN.match(text, start)
+    length = IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
+    if match is None or not length:
+        return None
+    whole = match[0]
+    end = seen = 0
+    while end < len(whole) and seen < length:
+        seen += whole[end].isalnum()
+        end += 1
+    glued = text[start + end : start + end + 1].isalnum()
+    compact = "".join(filter(str.isalnum, whole[:end])).upper()
+    return None if glued or not iban_is_valid(compact) else Found(start, start + end, "IBAN", compact)
+
+
+def _lettered(text: str, start: int, letters: list[Found]) -> bool:
+    """True, and the number is appended, if a national number with letters in it starts there."""
+    match = LETTERED.match(text, start)
+    if match is None:
+        return False
+    name = match.lastgroup or ""
+    check, alone = LETTER_CHECKS[name]
+    value = match[0].upper() if name == "fi" else "".join(filter(str.isalnum, match[0])).upper()
+    if not check(value):
+        return False
+    if name not in STRUCTURED_LETTERS:
         nearest, around = calls(text, *match.span())
-        if "id" in around or (alone and nearest != "other" and match[0][-1].isupper() | match[0][-1].isdigit()):
-            found.append(Found(match.start(), match.end(), "NATIONAL_ID", value))
-    return found
-
-
-def runs(text: str) -> list[Found]:
-    """Cards, national numbers and telephone numbers, left to right, none overlapping."""
-    found: list[Found] = []
-    for match in _RUN.finditer(text):
-        groups = [group.span() for group in _GROUP.finditer(text, *match.span())]
-        place = 0
-        while place < len(groups):
-            count, hit = _Run(text, groups, place).read()
-            if hit is not None:
-                found.append(hit)
-            place += max(count, 1)
-    return found
+        upright = match[0][-1].isupper() or match[0][-1].isdigit()
+        if not ("id" in around or (alone and nearest != "other" and upright)):
+            return False
+    letters.append(Found(match.start(), match.end(), "NATIONAL_ID", value))
+    return True
 
 
 class _Run:
@@ -138,8 +198,8 @@ class _Run:
     # --- entities --------------------------------------------------------------------------------
 
     def _with_prefix(self) -> tuple[int, Found] | None:
-        sign = self._sign().rstrip()
-        plus = sign.endswith(("+", "+("))
+        sign = self._sign()
+        plus = sign.rstrip().endswith(("+", "+("))
         if not plus and (not self.parts[0].startswith(("00", "011")) or sign.endswith((".", "-", "/"))):
             return None
         if not plus and (self.around[0] == "other" or (self.parts[0] == "011" and len(self.parts) < 3)):
@@ -161,16 +221,12 @@ class _Run:
         return "PHONE" if len(digits) <= 12 and self._is_phone(lens) else ""
 
     def _is_national(self, lens: tuple[int, ...], digits: str) -> bool:
-        if not _right(SURE.get(lens, ()), digits):
-            if _right(LIKELY.get(lens, ()), digits):
-                if "id" not in self.around[1] and self.around[0] in ("other", "phone"):
-                    return False
-            elif not (_right(NAMED.get(lens, ()), digits) and "id" in self.around[1]):
-                return False
-        if self._is_fraction():
+        alone = _right(SURE.get(lens, ()), digits) or _right(LIKELY.get(lens, ()), digits)
+        if not alone and not _right(NAMED.get(lens, ()), digits):
             return False
-        # 0171 2345678 without its space passes a check now and then: what is called a telephone number is one.
-        return self.around[0] not in ("phone", "card") or "id" in self.around[1]
+        # What is called an order or a telephone number is one: a check is right by chance now and then.
+        named = "id" in self.around[1]
+        return (named or (alone and self.around[0] not in ("other", "phone", "card"))) and not self._is_fraction()
 
     def _is_card(self, lens: tuple[int, ...], digits: str) -> bool:
         sure = issuer(digits, sure=True)
@@ -178,7 +234,8 @@ class _Run:
             return False
         if "card" in self.around[1]:
             return True
-        return sure and not self._is_part_of_fours(lens)
+        in_fours = lens[0] == 4 and set(lens[1:-1]) <= {4, 6} and lens[-1] <= 5
+        return sure and (len(lens) == 1 or in_fours or lens == (8, 8)) and not self._is_part_of_fours(lens)
 
     def _is_part_of_fours(self, lens: tuple[int, ...]) -> bool:
         """True in a longer number in groups of four (a parcel's)."""

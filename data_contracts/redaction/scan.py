@@ -26,10 +26,10 @@ def find(text: str) -> list[Found]:
         return _scan(text, raw, len(left))
     joined, kept = disguise.views(text)
     found = _scan_view(joined)
-    if found:
+    if found and joined != kept:
         place = disguise.places(text)
         found = [hit._replace(start=place[hit.start], end=place[hit.end - 1] + 1) for hit in found]
-    if len(joined) != len(kept):
+    if joined != kept:
         # A hidden character may also stand where a space would: look at the text with them left in, too.
         found = merge(len(text), found, _scan_view(kept))
     return found
@@ -60,34 +60,24 @@ def _scan(text: str, raw: bytes, digits: int) -> list[Found]:
         digits: how many of them are digits or controls.
     """
     layers: list[list[Found]] = []
+    low = raw.lower()
     if b"://" in raw and b"@" in raw:
         layers.append(network.credentials(text))
     if b"-----BEGIN" in raw:
         layers.append(keys.pem(text))
-    if digits and keys.may_be_named(text):
+    if digits and keys.may_be_named(low):
         layers.append(keys.named(text))
     if len(raw) >= keys.LONG and max(map(len, raw.split()), default=0) >= keys.LONG:
         layers.append(keys.tokens(text))
     if b"@" in raw:
         layers.append(network.emails(text))
-    if network.may_be_spoken(raw):
+    if network.may_be_spoken(low):
         layers.append(network.spoken_emails(text))
-    if digits >= 1 and raw.count(b":") >= 2:
+    if digits and (b"::" in raw or raw.count(b":") >= 6):
         layers.append(network.ipv6(text))
     if digits >= 4:
-        _scan_digits(text, raw, digits, layers)
+        layers += numbers.scan(text)
     found = [layer for layer in layers if layer]
     if not found:
         return []
     return merge(len(text), *found) if len(found) > 1 or len(found[0]) > 1 else found[0]
-
-
-def _scan_digits(text: str, raw: bytes, digits: int, layers: list[list[Found]]) -> None:
-    if raw.count(b".") >= 3:
-        layers.append(network.ipv4(text))
-    layers.append(numbers.ibans(text))
-    if digits < numbers.FEWEST_DIGITS - 1:
-        return
-    layers.append(numbers.lettered(text))
-    if digits >= numbers.FEWEST_DIGITS:
-        layers.append(numbers.runs(text))

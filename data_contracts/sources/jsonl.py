@@ -26,7 +26,7 @@ from configs.schema import Config
 from data_contracts.digests import canonical_json, digest
 from data_contracts.ids import derived_request_id, request_id_is_ours
 from data_contracts.records import Feedback, FeedbackKind, Interaction, Message, UtcDatetime, utc_now
-from data_contracts.redaction import Redactor
+from data_contracts.redaction import Redactor, redactor_for
 from store import feedback as feedback_table
 from store import interactions as interaction_table
 from store.engine import Store
@@ -140,6 +140,7 @@ def import_jsonl(store: Store, config: Config, path: Path, key: bytes) -> Import
     totals = [0, 0, 0]
     errors: list[LineError] = []
     batch: list[_Parsed] = []
+    redactor = redactor_for(config.redaction, key)
 
     def flush() -> None:
         for n, value in enumerate(_write(store, config.model.name, batch, errors)):
@@ -150,7 +151,7 @@ def import_jsonl(store: Store, config: Config, path: Path, key: bytes) -> Import
         with path.open("rb") as handle:
             for number, raw in _lines(handle):
                 try:
-                    batch.append(_parse(raw, number, config.model.name, key))
+                    batch.append(_parse(raw, number, config.model.name, key, redactor))
                 except InputError as error:
                     errors.append(LineError(number, str(error)))
                 if len(batch) >= BATCH:
@@ -200,7 +201,7 @@ def _decode(raw: bytes | None) -> dict[str, Any]:
     return data
 
 
-def _parse(raw: bytes | None, number: int, model: str, key: bytes) -> _Parsed:
+def _parse(raw: bytes | None, number: int, model: str, key: bytes, redactor: Redactor) -> _Parsed:
     data = _decode(raw)
     try:
         both = _Both.model_validate(data if "interaction" in data else {"interaction": data})
@@ -217,7 +218,7 @@ def _parse(raw: bytes | None, number: int, model: str, key: bytes) -> _Parsed:
         raise InputError("`messages`: no user message")
     for place, said in enumerate(both.feedback):
         _check_needs(said, place)
-    return _records(both, number, model, key)
+    return _records(both, number, model, key, redactor)
 
 
 def _check_needs(said: FeedbackLine, place: int) -> None:
@@ -227,14 +228,14 @@ def _check_needs(said: FeedbackLine, place: int) -> None:
             raise InputError(f"`feedback.{place}.{name}`: kind `{said.kind.value}` needs it")
 
 
-def _records(both: _Both, number: int, model: str, key: bytes) -> _Parsed:
+def _records(both: _Both, number: int, model: str, key: bytes, redactor: Redactor) -> _Parsed:
     given = both.interaction
     facts = given.model_dump(mode="json", exclude={"created_at"} if given.id else None, exclude_none=True)
     name = given.id if given.id and request_id_is_ours(key, model, given.id) else None
     name = name or derived_request_id(key, model, canonical_json(given.id or facts))
     now = utc_now()
-    session = Redactor().session()
-    messages, _ = Redactor().redact_messages(given.messages, session)
+    session = redactor.session()
+    messages, _ = redactor.redact_messages(given.messages, session)
     values = given.model_dump(exclude={"id", "created_at", "model", "conversation", "messages", "answer", "rollout_id"})
     served = Interaction(
         id=name,
