@@ -16,6 +16,7 @@ from data_contracts.redaction.network import ipv4
 from data_contracts.redaction.phones import EXTENSION, called, international, national
 
 FEWEST_DIGITS = 7
+_RUN = re.compile(r"[0-9]+(?:[ .\-/()\t]{1,3}[0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
 _MOST_GROUPS = 8
 _GAPS = frozenset(
@@ -34,29 +35,40 @@ _Group = tuple[int, int]
 
 def scan(text: str) -> list[list[Found]]:
     """IBANs, lettered national numbers, IPv4 addresses, and what runs of digits hold: four layers."""
-    groups = [match.span() for match in _GROUP.finditer(text)]
     ibans: list[Found] = []
     letters: list[Found] = []
     addresses: list[Found] = []
     numbers: list[Found] = []
+    for match in _RUN.finditer(text):
+        start, end = match.span()
+        glued = start and (text[start - 1].isalnum() or text[start - 1] == "_")
+        if end - start < FEWEST_DIGITS and not glued and not (end - start == 6 and match[0].isdigit()):
+            continue  # most numbers of a conversation: prices, times, versions, small counts
+        _read_groups(text, [(start + a, start + b) for a, b in map(_span, _GROUP.finditer(match[0]))], numbers, addresses)
+        if glued:
+            # An IBAN or a lettered number begins in front of its first digits.
+            _read_glued(text, start, ibans, letters)
+        for group in _GROUP.finditer(match[0], 1 if glued else 0):
+            size = group.end() - group.start()
+            if size in _LETTERED_SIZES or (size == 1 and text[start + group.end() : start + group.end() + 1] == "."):
+                _read_lettered(text, start + group.start(), letters)
+    return [ibans, letters, addresses, numbers]
+
+
+def _read_groups(text: str, groups: list[_Group], numbers: list[Found], addresses: list[Found]) -> None:
+    """The groups of one run, cut where no number has such a gap."""
     run: list[_Group] = []
     digits = 0
     for group in groups:
         start, end = group
-        if run and not (start - run[-1][1] <= 3 and text[run[-1][1] : start] in _GAPS):
+        if run and text[run[-1][1] : start] not in _GAPS:
             _read_run(text, run, digits, numbers, addresses)
             run, digits = [], 0
         if not run and start and (text[start - 1].isalnum() or text[start - 1] == "_"):
-            # Glued to letters: the start of an IBAN or a lettered number, not of a plain one.
-            _read_glued(text, start, end, ibans, letters)
-            continue
-        size = end - start
-        if size in _LETTERED_SIZES or (size == 1 and text[end : end + 1] == "."):
-            _read_lettered(text, start, letters)
+            continue  # glued to letters: not a plain number
         run.append(group)
         digits += end - start
     _read_run(text, run, digits, numbers, addresses)
-    return [ibans, letters, addresses, numbers]
 
 
 def _read_run(text: str, run: list[_Group], digits: int, numbers: list[Found], addresses: list[Found]) -> None:
@@ -72,14 +84,14 @@ def _read_run(text: str, run: list[_Group], digits: int, numbers: list[Found], a
         place += count
 
 
-def _read_glued(text: str, start: int, end: int, ibans: list[Found], letters: list[Found]) -> None:
+def _read_glued(text: str, start: int, ibans: list[Found], letters: list[Found]) -> None:
     """Digits right behind letters."""
     first = start
     while first and start - first <= 6 and text[first - 1].isalnum():
         first -= 1
     if first and (text[first - 1].isalnum() or text[first - 1] == "_"):
         return
-    if start - first == 2 and end - start >= 2:
+    if start - first == 2:
         iban = _iban(text, first)
         if iban is not None:
             ibans.append(iban)
@@ -272,6 +284,10 @@ class _Run:
             if self.text[start - 1 : start] == "(" and ")" in self.text[start:end]:
                 start -= 1
         return Found(start, end, entity, digits)
+
+
+def _span(match: re.Match[str]) -> _Group:
+    return match.span()
 
 
 def _size(group: _Group) -> int:
