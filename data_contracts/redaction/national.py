@@ -40,7 +40,7 @@ def de_tax(d: str) -> bool:
 
 def fr_nir(d: str) -> bool:
     """France: sex, year, month, place; 97 minus the rest mod 97."""
-    return d[0] in "123478" and (1 <= int(d[3:5]) <= 12 or int(d[3:5]) >= 20) and 97 - int(d[:13]) % 97 == int(d[13:])
+    return d[0] in "12" and (1 <= int(d[3:5]) <= 12 or 20 <= int(d[3:5]) <= 42) and 97 - int(d[:13]) % 97 == int(d[13:])
 
 
 def fr_open(d: str) -> bool:
