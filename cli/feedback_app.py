@@ -44,7 +44,9 @@ def feedback_import(
 
     source = _source(path, format, experiment, principal, scope)
     with opened(profile, state) as context:
-        report = ingest(context.store, context.model, context.state.key, source, dry_run=dry_run)
+        report = ingest(
+            context.store, context.model, context.state.key, source, redactor=context.redactor, dry_run=dry_run
+        )
     counts = _counts(report)
     more = {"kinds": report.kinds, "skipped": report.skipped, "dry_run": dry_run}
     errors = [str(error) for error in report.errors]

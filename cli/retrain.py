@@ -51,7 +51,7 @@ def plan_retrain(context: Context) -> dict[str, Any]:
     accepted = set(report.accepted)
     kept = [r for r in rows if r.id in accepted and statuses.get(r.id) != "dropped"]
     protected = evaluation_prompts(context)
-    curated = curate(kept, released, context.config.curation, protected)
+    curated = curate(kept, released, context.config.curation, protected, redactor=context.redactor)
     found = open_incidents(context.store, context.model)
     teaching = [*curated.train, *incident_rows(found, protected, context.config.curation)]
     rejects = dict(report.reasons)

@@ -133,6 +133,42 @@ class IngestSection(Section):
     """Seconds one pass of the watch pulls at most; it goes on from there with the next."""
 
 
+Redacted = Literal["mask", "pseudonymise", "drop_row"]
+MaybeRedacted = Literal["mask", "pseudonymise", "drop_row", "keep"]
+
+
+class RedactionSection(Section):
+    """What happens to personal data and secrets before anything is stored, and again before anything trains.
+
+    `mask` puts `<EMAIL_1>`, consistent inside one conversation. `pseudonymise` puts `<EMAIL_` and 64 bits of an HMAC
+    under this installation's key: the same in all conversations, so people can be told apart (and counted) without
+    being named. `drop_row` masks and keeps the row from teaching (reason code `redaction.email`). `keep` leaves the
+    value in place and says so in the log.
+    """
+
+    credentials: Redacted = "mask"
+    key: Redacted = "mask"
+    email: Redacted = "mask"
+    iban: Redacted = "mask"
+    card: Redacted = "mask"
+    national_id: Redacted = "mask"
+    ip: MaybeRedacted = "mask"
+    phone: Redacted = "mask"
+    person: MaybeRedacted = "mask"
+    """Names; only looked for with `ner`."""
+    address: MaybeRedacted = "mask"
+    """Places and addresses; only looked for with `ner`."""
+    ner: Literal["off", "presidio"] = "off"
+    """What finds names and addresses; `presidio` needs the extra `ner` and a spaCy model that is installed."""
+    ner_model: str = "en_core_web_sm"
+    ner_language: str = "en"
+
+    @property
+    def actions(self) -> dict[str, str]:
+        """Entity (as in a placeholder) to action."""
+        return {name.upper(): value for name, value in self if not name.startswith("ner")}
+
+
 class CurationSection(Section):
     """What may teach (SCIENCE: rounds, and who may teach)."""
 
@@ -389,6 +425,7 @@ class Config(Section):
     store: StoreSection = StoreSection()
     serving: ServingSection = ServingSection()
     ingest: IngestSection = IngestSection()
+    redaction: RedactionSection = RedactionSection()
     curation: CurationSection = CurationSection()
     replay: ReplaySection = ReplaySection()
     training: TrainingSection = TrainingSection()

@@ -1,6 +1,7 @@
 """From rows that meet the contract to rows that teach: each other row is left out with a reason.
 
     personal_data    the answer holds personal data or its placeholder
+    redaction.card   (or another entity) the policy keeps rows with such a value from teaching
     duplicate        the same person spoke again, or the same prompt and answer are there already
     uncorroborated   too few independent people gave this correction yet, or it is not from the one who asked
     conflict         another correction has the better claim to this prompt
@@ -95,6 +96,7 @@ def curate(
     eval_prompts: Iterable[str],
     *,
     dropped: Set[str] = frozenset(),
+    redactor: Redactor | None = None,
 ) -> CurationResult:
     """Decide what teaches.
 
@@ -104,11 +106,12 @@ def curate(
         config: the policy.
         eval_prompts: prompts of anchors and incidents, which no training prompt may come near.
         dropped: ids a person ruled out for good.
+        redactor: what redacts once more, with the installation's policy; masks everything by default.
     """
     ordered = sorted(rows, key=lambda row: (row.created_at, row.id))
     desk = _Desk(ordered, {row.id for row in rows if row.scope == "review"} | set(released))
     desk.leave_out("dropped", {row.id: "a reviewer ruled it out" for row in desk.rows if row.id in dropped})
-    _redact_again(desk, released)
+    _redact_again(desk, released, redactor or Redactor())
     desk.leave_out("duplicate", _spoke_again(desk))
     desk.leave_out("uncorroborated", _no_voice(desk))
     desk.leave_out("uncorroborated", uncorroborated(desk.votes(), config.corroborating_principals))
@@ -145,10 +148,10 @@ def _snapshot_row(row: LabelledRow, split: Any) -> SnapshotRow:
     )
 
 
-def _redact_again(desk: _Desk, released: Set[str]) -> None:
+def _redact_again(desk: _Desk, released: Set[str], redactor: Redactor) -> None:
     """Rows from before a better redaction, or imported, are redacted like new ones."""
-    redactor = Redactor()
     clean, found = [], {}
+    ruled_out: dict[str, dict[str, str]] = {}
     for row in desk.rows:
         session = redactor.session()
         messages, _ = redactor.redact_messages(row.messages, session)
@@ -156,7 +159,12 @@ def _redact_again(desk: _Desk, released: Set[str]) -> None:
         clean.append(row.model_copy(update={"messages": tuple(messages), "completion": completion}))
         if contains_placeholder(completion) and row.id not in released:
             found[row.id] = "the answer holds personal data"
+        reason = redactor.policy.drop_reason([*(m.content for m in messages), completion])
+        if reason is not None and row.id not in released:
+            ruled_out.setdefault(reason, {})[row.id] = "the redaction policy keeps such rows from teaching"
     desk.rows = clean
+    for reason, rows in sorted(ruled_out.items()):
+        desk.leave_out(reason, rows)
     desk.leave_out("personal_data", found)
 
 

@@ -16,6 +16,7 @@ from flows.files import write_text
 from store.engine import Store
 
 if TYPE_CHECKING:
+    from data_contracts.redaction import Redactor
     from models.cache import ResolvedModel
     from registry_hooks.registry import Registry
 
@@ -44,6 +45,13 @@ class Context:
     @property
     def registry_uri(self) -> str:
         return self.config.registry.uri or f"http://127.0.0.1:{self.config.stack.mlflow_port}"
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        """What redacts by this installation's policy and key."""
+        from data_contracts.redaction import redactor_for
+
+        return redactor_for(self.config.redaction, self.state.key)
 
     def base(self) -> ResolvedModel:
         """The base model on this machine, fetched if it must be."""

@@ -73,6 +73,7 @@ def _read(context: Context, source: Source, until: float) -> ImportReport:
         context.state.key,
         source,
         cursor=cursor,
+        redactor=context.redactor,
         save=lambda conn, at: sources.save_cursor(conn, context.model, source.name, at),
         go_on=lambda _report: time.monotonic() < until,
     )

@@ -49,7 +49,7 @@ def teachable_new_rows(context: Context, conn: Connection) -> int:
         if row.status == "dropped" or (row.status == "held" and row.reason.startswith("contract."))
     }
     rows: list[LabelledRow] = [r for r in feedback.labelled(conn, context.model) if r.id not in refused]
-    result = curate(rows, set(), context.config.curation, evaluation_prompts(context))
+    result = curate(rows, set(), context.config.curation, evaluation_prompts(context), redactor=context.redactor)
     return sum(row.row_id not in known for row in result.train)
 
 

@@ -15,7 +15,7 @@ from configs.errors import TidemillError, UnavailableError
 from configs.loader import cache_dir
 from configs.paths import StateDir
 from configs.schema import Config
-from data_contracts.redaction import Redactor
+from data_contracts.redaction import redactor_for
 from serving.controller import Controller
 from serving.engines.base import Engine
 from serving.http_errors import unexpected
@@ -64,7 +64,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         section = self.config.store
-        self.redactor = Redactor(self.key)
+        self.redactor = redactor_for(self.config.redaction, self.key)
         self.writer = GroupCommitWriter(self.store, section.commit_delay_ms, section.commit_rows)
         self.recorder = Recorder(
             self.writer,

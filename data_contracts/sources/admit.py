@@ -36,18 +36,18 @@ class Arrival:
     feedback: Feedback | None
 
 
-def admit(batch: pa.RecordBatch, *, model: str, key: bytes) -> tuple[list[Arrival], list[RowError]]:
+def admit(batch: pa.RecordBatch, *, model: str, key: bytes, redactor: Redactor) -> tuple[list[Arrival], list[RowError]]:
     """The records of a batch, and the rows that are none.
 
     Args:
         batch: columns as in `base.schema()`.
         model: the product model's name; a row that names another is an error.
         key: the installation's secret.
+        redactor: with this installation's policy.
     """
     arrivals: list[Arrival] = []
     errors: list[RowError] = []
     now = utc_now()
-    redactor = Redactor()
     last: dict[str, Any] | None = None
     served: Interaction | None = None
     session = redactor.session()

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from configs.errors import TidemillError
+from data_contracts.redaction import Redactor
 from data_contracts.sources.admit import Arrival, admit
 from data_contracts.sources.base import Cursor, RowError, Source
 from store import feedback, interactions, joined
@@ -69,6 +70,7 @@ def ingest(
     *,
     cursor: Cursor | None = None,
     save: Save | None = None,
+    redactor: Redactor | None = None,
     dry_run: bool = False,
     go_on: Callable[[ImportReport], bool] | None = None,
 ) -> ImportReport:
@@ -81,6 +83,7 @@ def ingest(
         source: from where.
         cursor: how far the source was read before.
         save: called in the transaction of each batch with the cursor after it: both are there or neither.
+        redactor: with this installation's policy; None masks everything.
         dry_run: look and count, write nothing.
         go_on: asked after each batch; False stops there.
 
@@ -89,8 +92,9 @@ def ingest(
         InputError: the source is none.
     """
     tally = _Tally()
+    redactor = redactor or Redactor()
     for batch in source.read(cursor):
-        arrivals, errors = admit(batch.rows, model=model, key=key)
+        arrivals, errors = admit(batch.rows, model=model, key=key, redactor=redactor)
         tally.reject(sorted((*batch.errors, *errors), key=lambda e: (e.origin, e.line)))
         tally.skipped.update(batch.skipped)
         if dry_run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.schema import Config
+from data_contracts.redaction import redactor_for
 from data_contracts.sources.export import export
 from data_contracts.sources.files import FileSource
 from data_contracts.sources.ingest import ImportReport, ingest
@@ -27,7 +28,13 @@ def import_jsonl(store: Store, config: Config, path: Path, key: bytes) -> Import
     Raises:
         InputError: the file cannot be read.
     """
-    return ingest(store, config.model.name, key, FileSource(str(path), "jsonl", "jsonl"))
+    return ingest(
+        store,
+        config.model.name,
+        key,
+        FileSource(str(path), "jsonl", "jsonl"),
+        redactor=redactor_for(config.redaction, key),
+    )
 
 
 def export_jsonl(store: Store, config: Config, out: Path) -> int:

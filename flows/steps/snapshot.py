@@ -130,7 +130,7 @@ def snapshot(run: Run) -> Output:
     rows = [row for row in rows if statuses.get(row.id) != "dropped"]
     released = {row_id for row_id, status in statuses.items() if status == "released"}
     protected = evaluation_prompts(context)
-    result = curate(rows, released, context.config.curation, protected)
+    result = curate(rows, released, context.config.curation, protected, redactor=context.redactor)
     _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
     found = incident_rows(run.incidents, [*protected, *measured], context.config.curation)

@@ -88,7 +88,7 @@ def _reach(recent: np.ndarray, reference: np.ndarray, start: float) -> float:
 
 def words(text: str) -> list[str]:
     """Lower-case words, placeholders of redaction (`<EMAIL_1>`) left out."""
-    return [w.strip("'’-") for w in _WORD.findall(re.sub(r"<[A-Z_]+\d*>", " ", text).casefold())]
+    return [w.strip("'’-") for w in _WORD.findall(re.sub(r"<[A-Z_]+[0-9a-f]*>", " ", text).casefold())]
 
 
 def _features(text: str) -> set[str]:
