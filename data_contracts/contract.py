@@ -23,29 +23,10 @@ from typing import Any, Literal
 import yaml
 
 from configs.errors import ContractError
+from data_contracts.contract_columns import COLUMNS
 from data_contracts.digests import digest
 
 Severity = Literal["critical", "error", "warning"]
-
-COLUMNS: dict[str, str] = {
-    "id": "string",
-    "interaction_id": "string",
-    "kind": "string",
-    "principal": "string",
-    "scope": "string",
-    "source": "string",
-    "version": "string",
-    "created_at": "timestamp",
-    "prompt": "string",
-    "answer": "string",
-    "completion": "string",
-    "last_role": "string",
-    "turns": "integer",
-    "completion_words": "integer",
-    "repeats_answer": "boolean",
-}
-"""Columns a rule may name, with their ODCS logical types. The last four are derived: the role of the last message, the
-number of messages, the completion's words, and whether it says the same as the rejected answer (case, spaces aside)."""
 
 ROW_EXPECTATIONS = frozenset(
     "expect_column_" + name
