@@ -198,13 +198,16 @@ def _scalar(value: Any, kind: Any) -> Any:
 
 
 def _pair(kind: str, kwargs: Mapping[str, Any], batch: pa.RecordBatch) -> np.ndarray:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     one, other = batch.column(str(kwargs["column_A"])), batch.column(str(kwargs["column_B"]))
-    if kind == "pair_values_to_be_equal":
-        good = pc.equal(one, other)
-    else:
-        good = (pc.greater_equal if kwargs.get("or_equal") else pc.greater)(one, other)
+    or_equal = pc.greater_equal if kwargs.get("or_equal") else pc.greater
+    compare = pc.equal if kind == "pair_values_to_be_equal" else or_equal
+    good = compare(one, other)
+    if pa.types.is_integer(one.type):
+        # pandas makes floats of a column of numbers with nulls; what two floats cannot tell apart stays suspect.
+        good = pc.and_(good, compare(one.cast(pa.float64(), safe=False), other.cast(pa.float64(), safe=False)))
     missing = np.stack([_mask(pc.is_null(one)), _mask(pc.is_null(other))])
     ignored = {
         "both_values_are_missing": missing.all(axis=0),

@@ -51,7 +51,7 @@ class Repeats:
         """Groups of (places, values) whose hashes repeat; all rows with one value are in one group."""
         import pyarrow as pa
 
-        if self._sink is None:
+        if not self._rows:
             return
         self._sink.close()
         hashes = np.concatenate(self._hashes)

@@ -25,6 +25,7 @@ from data_contracts.contract_columns import batches_of, labelled_columns
 from data_contracts.contract_scan import Scanner
 from data_contracts.contract_unique import Repeats
 from data_contracts.digests import digest
+from data_contracts.digests import digest
 from data_contracts.records import ContractReport, LabelledRow, QuarantinedRow
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _import() -> Any:
     return gx
 
 
-class _Judge:
+class Judge:
     """Some rules as one Great Expectations suite over pandas frames."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -62,7 +63,14 @@ class _Judge:
         asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
         batch = asset.add_batch_definition_whole_dataframe("rows")
         suite = context.suites.add(gx.ExpectationSuite("contract"))
+        # Great Expectations keeps one of two equal expectations; their rules share its verdict.
+        self._same: dict[str, list[str]] = {}
         for rule in rules:
+            self._same.setdefault(digest([rule.expectation, dict(rule.kwargs)]), []).append(rule.name)
+        shared = {names[0] for names in self._same.values()}
+        for rule in rules:
+            if rule.name not in shared:
+                continue
             try:
                 expectation = get_expectation_impl(rule.expectation)(**rule.kwargs, meta={"rule": rule.name})
             except Exception as error:  # whatever GX's own validation of the arguments raises
@@ -83,7 +91,8 @@ class _Judge:
             batch_parameters={"dataframe": frame},
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_INDEX]},
         )
-        return {str(one.expectation_config.meta["rule"]): _places(one) for one in result.results}
+        found = {str(one.expectation_config.meta["rule"]): _places(one) for one in result.results}
+        return {name: found[names[0]] for names in self._same.values() for name in names}
 
 
 def _places(result: Any) -> np.ndarray:
@@ -158,7 +167,7 @@ class _Table:
         self.scanner = Scanner(contract)
         unique = {rule.name for rule in self.scanner.unique}
         self.plain = [rule for rule in contract.rules if rule.name not in unique]
-        self.judge = _Judge(self.plain) if self.plain else None
+        self.judge = Judge(self.plain) if self.plain else None
         self.random = np.random.default_rng(seed)
         self.broken: dict[str, list[np.ndarray]] = {TEXT_ENCODING: [], **{rule.name: [] for rule in contract.rules}}
         self.rows = self.judged = 0
@@ -244,7 +253,7 @@ class _Table:
 
         judge = None
         for places, values in repeats.candidates():
-            judge = judge or _Judge(rules)
+            judge = judge or Judge(rules)
             verdict = judge.broken(pa.table({repeats.column: values}), places)
             for rule in rules:
                 self.broken[rule.name].append(verdict[rule.name])

@@ -54,7 +54,7 @@ class Bounds:
         return self.wide == self.narrow
 
 
-class _Unsure(Exception):  # noqa: N818 - never leaves this module
+class _Unsure(Exception):  # not an error: it never leaves this module
     """The narrow pattern cannot say that this node matches."""
 
 
@@ -99,14 +99,23 @@ def one_engine(pattern: str) -> str:
     ignores_case = bool(tree.state.flags & re.IGNORECASE) or any(
         code is sre.SUBPATTERN and argument[1] & re.IGNORECASE for code, argument in nodes
     )
-    foreign = codes & {sre.ATOMIC_GROUP, sre.POSSESSIVE_REPEAT, sre.GROUPREF_EXISTS} or any(
-        code in (sre.MAX_REPEAT, sre.MIN_REPEAT) and max(argument[0], 0 if argument[1] is sre.MAXREPEAT else argument[1]) > 100
-        for code, argument in nodes
-    )  # fmt: skip
+    # RE2 refuses what it does not know, but reads `a{,3}` as those five characters.
+    foreign = "{," in pattern or not _re2_knows(pattern)
     fickle = ignores_case and (sre.AT, sre.AT_END) in nodes
     if not foreign and not fickle and not tree.state.flags & re.VERBOSE:
         return pattern
     return f"{pattern}\n(?=)" if tree.state.flags & re.VERBOSE else f"{pattern}(?=)"
+
+
+def _re2_knows(pattern: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.match_substring_regex(pa.array([""]), re.sub(r"(?<!\\)((?:\\\\)*)\\Z", r"\1\\z", pattern))
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 @lru_cache(maxsize=512)
