@@ -1,7 +1,10 @@
 """Rows against their contract, with Great Expectations: each row is accepted, or quarantined with the rules it broke.
 
-The only module that imports great_expectations. Every call makes its own ephemeral context (a batch definition shared
-between threads validates the other thread's rows) and reads the ids of failing rows whatever `success` says.
+The only module that imports great_expectations. A fast pass over Arrow batches (`contract_scan`) finds every row that
+some rule could refuse; Great Expectations judges those, and with them a random sample of the others, so that a
+disagreement between the two is an error and never a silent verdict. Every call makes its own ephemeral context (a batch
+definition shared between threads validates the other thread's rows) and reads the ids of failing rows whatever
+`success` says.
 """
 
 from __future__ import annotations
@@ -9,17 +12,34 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from configs.errors import ContractError
-from data_contracts.contract import COLUMNS, Contract, Rule, load_contract
-from data_contracts.overlap import answer_key
+from data_contracts.contract import Contract, Rule, load_contract
+from data_contracts.contract_columns import batches_of, labelled_columns
+from data_contracts.contract_scan import Scanner
+from data_contracts.contract_unique import Repeats
+from data_contracts.digests import digest
+from data_contracts.digests import digest
 from data_contracts.records import ContractReport, LabelledRow, QuarantinedRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LOCK = threading.Lock()
 _INDEX = "_row"
+TEXT_ENCODING = "text_encoding"
+JUDGED_AT_ONCE = 25_000
+"""Suspect rows gathered before Great Expectations judges them."""
+FIRST_SAMPLE = 1000
+SAMPLE_SHARE = 0.001
+SAMPLE_LEAST = 32
+"""Rows without suspicion that are judged all the same: of the first batch, and of each later one."""
 
 
 def _import() -> Any:
@@ -30,79 +50,58 @@ def _import() -> Any:
     return gx
 
 
-def _encodes(row: LabelledRow) -> bool:
-    """False where a text holds a lone surrogate: it can be neither stored nor digested."""
-    try:
-        for text in (row.completion, row.answer, row.principal, *(m.content for m in row.messages)):
-            text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+class Judge:
+    """Some rules as one Great Expectations suite over pandas frames."""
 
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        gx = _import()
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+        from great_expectations.expectations.registry import get_expectation_impl
 
-def frame(rows: Sequence[LabelledRow]) -> Any:
-    """A pandas frame of the columns a contract may name (`contract.COLUMNS`) and the row's place, `_row`."""
-    import pandas as pd
-
-    values: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows]
-        for name in (
-            "id",
-            "interaction_id",
-            "principal",
-            "scope",
-            "source",
-            "version",
-            "prompt",
-            "answer",
-            "completion",
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
+        batch = asset.add_batch_definition_whole_dataframe("rows")
+        suite = context.suites.add(gx.ExpectationSuite("contract"))
+        # Great Expectations keeps one of two equal expectations; their rules share its verdict.
+        self._same: dict[str, list[str]] = {}
+        for rule in rules:
+            self._same.setdefault(digest([rule.expectation, dict(rule.kwargs)]), []).append(rule.name)
+        shared = {names[0] for names in self._same.values()}
+        for rule in rules:
+            if rule.name not in shared:
+                continue
+            try:
+                expectation = get_expectation_impl(rule.expectation)(**rule.kwargs, meta={"rule": rule.name})
+            except Exception as error:  # whatever GX's own validation of the arguments raises
+                first = str(error).replace("\n", " ")[:300]
+                raise ContractError(
+                    "Great Expectations refuses a rule's arguments", where=rule.name, found=first, fix="mend its kwargs"
+                ) from error
+            suite.add_expectation(expectation)
+        self._definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name="rows", data=batch, suite=suite)
         )
-    }
-    values["kind"] = [str(row.kind) for row in rows]
-    values["last_role"] = [row.messages[-1].role if row.messages else None for row in rows]
-    data: dict[str, Any] = {name: pd.Series(column, dtype=object) for name, column in values.items()}
-    data["created_at"] = pd.Series([row.created_at for row in rows], dtype="datetime64[us, UTC]")
-    data["turns"] = pd.Series([len(row.messages) for row in rows], dtype="int64")
-    data["completion_words"] = pd.Series([len(row.completion.split()) for row in rows], dtype="int64")
-    same = [answer_key(row.completion) == answer_key(row.answer) for row in rows]
-    data["repeats_answer"] = pd.Series(same, dtype=bool)
-    return pd.DataFrame({**{name: data[name] for name in COLUMNS}, _INDEX: range(len(rows))})
+
+    def broken(self, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+        """Rule name -> places of the rows that break it, ascending."""
+        frame = table.to_pandas()
+        frame[_INDEX] = places
+        result = self._definition.run(
+            batch_parameters={"dataframe": frame},
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_INDEX]},
+        )
+        found = {str(one.expectation_config.meta["rule"]): _places(one) for one in result.results}
+        return {name: found[names[0]] for names in self._same.values() for name in names}
 
 
-def _broken(rows: Sequence[LabelledRow], contract: Contract) -> dict[str, list[int]]:
-    """Rule name -> places of the rows that break it."""
-    gx = _import()
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-    from great_expectations.expectations.registry import get_expectation_impl
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-    batch = asset.add_batch_definition_whole_dataframe("rows")
-    suite = context.suites.add(gx.ExpectationSuite("contract"))
-    for rule in contract.rules:
-        try:
-            expectation = get_expectation_impl(rule.expectation)(**rule.kwargs, meta={"rule": rule.name})
-        except Exception as error:  # whatever GX's own validation of the arguments raises
-            first = str(error).replace("\n", " ")[:300]
-            raise ContractError(
-                "Great Expectations refuses a rule's arguments", where=rule.name, found=first, fix="mend its kwargs"
-            ) from error
-        suite.add_expectation(expectation)
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name="rows", data=batch, suite=suite))
-    result = definition.run(
-        batch_parameters={"dataframe": frame(rows)},
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_INDEX]},
-    )
-    return {str(one.expectation_config.meta["rule"]): _places(one) for one in result.results}
-
-
-def _places(result: Any) -> list[int]:
+def _places(result: Any) -> np.ndarray:
     rule = result.expectation_config.meta["rule"]
     found = result.result or {}
     if "unexpected_index_list" not in found:
         raise ContractError("a rule could not be run", where=rule, found=str(result.exception_info)[:300])
-    places = [int(entry[_INDEX]) for entry in found["unexpected_index_list"] or []]
+    listed = found["unexpected_index_list"] or []
+    places = np.fromiter((entry[_INDEX] for entry in listed), dtype=np.int64, count=len(listed))
     if len(places) != found["unexpected_count"]:
         raise ContractError(
             "Great Expectations names fewer rows than it counts",
@@ -110,11 +109,265 @@ def _places(result: Any) -> list[int]:
             expected=found["unexpected_count"],
             found=len(places),
         )
-    return places
+    return np.sort(places)
+
+
+@dataclass(frozen=True)
+class TableVerdict:
+    """A table against its contract, by places of rows (0, 1, 2, ... in the order of the batches)."""
+
+    contract: Contract
+    rows: int
+    broken: Mapping[str, np.ndarray]
+    """Rule name -> ascending places of the rows that break it; rules nothing breaks are there too. `text_encoding`
+    holds rows with a text that is not UTF-8, which no other rule judges."""
+    judged: int
+    """Rows that Great Expectations saw for rules other than uniqueness: the suspects and the sample."""
+
+    @property
+    def critical(self) -> tuple[str, ...]:
+        """Rules of severity `critical` that some row breaks: then no row is accepted."""
+        return tuple(r.name for r in self.contract.rules if r.severity == "critical" and len(self.broken[r.name]))
+
+    def refused(self) -> np.ndarray:
+        """(rows,) True where the row may not pass."""
+        refused = np.full(self.rows, bool(self.critical))
+        warnings_ = {rule.name for rule in self.contract.rules if rule.severity == "warning"}
+        for name, places in self.broken.items():
+            if name not in warnings_:
+                refused[places] = True
+        return refused
+
+
+def validate_table(batches: Iterable[pa.RecordBatch], contract: Contract, *, seed: int | None = None) -> TableVerdict:
+    """Hold every row of a stream of Arrow batches against a contract.
+
+    Memory is bounded by the largest batch, `JUDGED_AT_ONCE` suspects, eight bytes a row for each column that must be
+    unique (its values go to a temporary file) and eight bytes for each broken rule of a row.
+
+    Args:
+        batches: with at least the columns the contract's rules read, of the types of `contract_columns.COLUMNS`.
+        contract: compiled.
+        seed: of the sample that is judged without suspicion; None draws another one each time.
+
+    Raises:
+        ContractError: a column is missing or of another type, a rule cannot be run, or the fast pass overlooked a row.
+    """
+    # GX keeps the current context in a module-level variable: one validation at a time in a process.
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _Table(contract, seed).run(batches)
+
+
+class _Table:
+    """One run of `validate_table`."""
+
+    def __init__(self, contract: Contract, seed: int | None) -> None:
+        self.contract = contract
+        self.scanner = Scanner(contract)
+        unique = {rule.name for rule in self.scanner.unique}
+        self.plain = [rule for rule in contract.rules if rule.name not in unique]
+        self.judge = Judge(self.plain) if self.plain else None
+        self.random = np.random.default_rng(seed)
+        self.broken: dict[str, list[np.ndarray]] = {TEXT_ENCODING: [], **{rule.name: [] for rule in contract.rules}}
+        self.rows = self.judged = 0
+        self._waiting: list[tuple[pa.RecordBatch, np.ndarray, dict[str, np.ndarray]]] = []
+
+    def run(self, batches: Iterable[pa.RecordBatch]) -> TableVerdict:
+        repeats = {column: Repeats(column) for column in {str(r.kwargs["column"]) for r in self.scanner.unique}}
+        try:
+            for raw in batches:
+                batch, readable = self._readable(self.scanner.prepare(raw))
+                for column, known in repeats.items():
+                    known.add(_only(batch.column(column), readable))
+                self._scan(batch, readable)
+                self.rows += len(batch)
+            self._decide()
+            for column, known in repeats.items():
+                self._decide_unique([r for r in self.scanner.unique if r.kwargs["column"] == column], known)
+        finally:
+            for known in repeats.values():
+                known.close()
+        found = {name: _joined(places) for name, places in self.broken.items()}
+        return TableVerdict(self.contract, self.rows, found, self.judged)
+
+    def _readable(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
+        """The batch with nulls for texts that are not UTF-8, and (n,) True for the rows without one."""
+        readable = np.ones(len(batch), dtype=bool)
+        arrays = list(batch.columns)
+        for i, column in enumerate(arrays):
+            bad = _not_utf8(column)
+            if len(bad):
+                readable[bad] = False
+                arrays[i] = _without(column, bad)
+        if not readable.all():
+            self.broken[TEXT_ENCODING].append(self.rows + np.flatnonzero(~readable))
+            batch = batch.from_arrays(arrays, names=batch.schema.names)
+        return batch, readable
+
+    def _scan(self, batch: pa.RecordBatch, readable: np.ndarray) -> None:
+        if self.judge is None or not len(batch):
+            return
+        suspects = {name: mask & readable for name, mask in self.scanner.suspects(batch).items()}
+        chosen = np.logical_or.reduce(list(suspects.values()))
+        clean = np.flatnonzero(readable & ~chosen)
+        wanted = FIRST_SAMPLE if not self.rows else max(SAMPLE_LEAST, int(SAMPLE_SHARE * len(batch)))
+        chosen[self.random.choice(clean, min(wanted, len(clean)), replace=False)] = True
+        import pyarrow as pa
+
+        places = np.flatnonzero(chosen)
+        if not len(places):
+            return
+        part = batch.take(pa.array(places))
+        self._waiting.append((part, self.rows + places, {name: mask[places] for name, mask in suspects.items()}))
+        if sum(len(places) for _, places, _ in self._waiting) >= JUDGED_AT_ONCE:
+            self._decide()
+
+    def _decide(self) -> None:
+        """Let Great Expectations judge what waits, and hold the fast pass against it."""
+        if not self._waiting or self.judge is None:
+            return
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([part for part, _, _ in self._waiting])
+        places = np.concatenate([where for _, where, _ in self._waiting])
+        verdict = self.judge.broken(table, places)
+        for rule in self.plain:
+            suspect = places[np.concatenate([masks[rule.name] for _, _, masks in self._waiting])]
+            overlooked = np.setdiff1d(verdict[rule.name], suspect, assume_unique=True)
+            if len(overlooked):
+                raise ContractError(
+                    "the fast pass overlooked rows that Great Expectations refuses; no verdict of this run can be "
+                    "trusted",
+                    where=f"{rule.name} of {self.contract.name}",
+                    expected="only suspect rows refused",
+                    found=f"{len(overlooked)} more, the first at place {overlooked[0]}",
+                    fix="report it with the rule; until then write the rule with a simpler pattern",
+                )
+            self.broken[rule.name].append(verdict[rule.name])
+        self.judged += len(places)
+        self._waiting.clear()
+
+    def _decide_unique(self, rules: Sequence[Rule], repeats: Repeats) -> None:
+        import pyarrow as pa
+
+        judge = None
+        for places, values in repeats.candidates():
+            judge = judge or Judge(rules)
+            verdict = judge.broken(pa.table({repeats.column: values}), places)
+            for rule in rules:
+                self.broken[rule.name].append(verdict[rule.name])
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+
+
+def _not_utf8(column: Any) -> Any:
+    """Places of values that are no UTF-8: neither Arrow nor Parquet checks what a file says is text."""
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return []
+    try:
+        column.validate(full=True)
+        return []
+    except pa.ArrowInvalid:
+        binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        return [i for i, value in enumerate(binary.to_pylist()) if value is not None and not _decodes(value)]
+
+
+def _only(column: Any, rows: np.ndarray) -> Any:
+    """The column with nulls in the other rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return column if rows.all() else pc.if_else(pa.array(rows), column, pa.scalar(None, column.type))
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without(column: Any, bad: Sequence[int]) -> Any:
+    import pyarrow as pa
+
+    binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+    drop = set(bad)
+    return pa.array([None if i in drop else v for i, v in enumerate(binary.to_pylist())], binary.type).cast(column.type)
+
+
+# --- rows in memory ----------------------------------------------------------------------------
+
+
+def judge_rows(rows: Sequence[Any], contract: Contract, columns: Callable[[Any], Mapping[str, Any]]) -> TableVerdict:
+    """Hold records in memory against a contract; `columns` says what a record's columns are (`contract_columns`)."""
+    bad_text: list[int] = []
+    verdict = validate_table(batches_of(rows, columns, bad_text), contract)
+    if not bad_text:
+        return verdict
+    bad = np.unique(bad_text)
+    # No rule judges a row that cannot be written down.
+    others = {name: np.setdiff1d(places, bad) for name, places in verdict.broken.items() if name != TEXT_ENCODING}
+    together = np.union1d(verdict.broken[TEXT_ENCODING], bad)
+    return TableVerdict(verdict.contract, verdict.rows, {TEXT_ENCODING: together, **others}, verdict.judged)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a report says of one row: who it is."""
+
+    id: str
+    digest: str
+
+
+def report_of(verdict: TableVerdict, names: Sequence[Named], released: Set[str] = frozenset()) -> ContractReport:
+    """The verdict as a report: accepted ids in the order given, and each other row with the rules it broke."""
+    rules = verdict.contract.rules
+    reasons: dict[int, list[str]] = {int(place): [TEXT_ENCODING] for place in verdict.broken[TEXT_ENCODING]}
+    notes: list[str] = []
+    for rule in rules:
+        places = verdict.broken[rule.name]
+        if not len(places):
+            continue
+        if rule.severity == "warning":
+            notes.append(f"{len(places)} rows break {rule.name} (a warning): {rule.description}".rstrip(": "))
+            continue
+        for place in places:
+            reasons.setdefault(int(place), []).append(rule.name)
+        if rule.severity == "critical":
+            notes.append(f"{len(places)} rows break {rule.name}, which is critical: the whole batch is quarantined")
+    for name in verdict.critical:
+        for place in range(len(names)):
+            if name not in reasons.setdefault(place, []):
+                reasons[place].append(f"batch_{name}")
+    quarantined = []
+    for place in sorted(reasons):
+        row, broken = names[place], reasons[place]
+        if row.id in released:
+            notes.append(f"row {row.id} breaks {', '.join(broken)} and was released by a person")
+        else:
+            detail = "breaks " + ", ".join(broken)
+            quarantined.append(
+                QuarantinedRow(row_id=row.id, digest=row.digest, reason=f"contract.{broken[0]}", detail=detail)
+            )
+    held = {row.row_id for row in quarantined}
+    return ContractReport(
+        contract=verdict.contract.name,
+        contract_digest=verdict.contract.digest,
+        rows=len(names),
+        accepted=tuple(row.id for row in names if row.id not in held),
+        quarantined=tuple(quarantined),
+        warnings=tuple(notes),
+    )
 
 
 def validate(rows: Sequence[LabelledRow], contract_path: Path, *, released: Set[str] = frozenset()) -> ContractReport:
-    """Hold every row against the contract.
+    """Hold every row against one contract.
 
     Args:
         rows: in any order; ids should differ.
@@ -128,47 +381,5 @@ def validate(rows: Sequence[LabelledRow], contract_path: Path, *, released: Set[
     Raises:
         ContractError: the contract is malformed or holds a rule that cannot be mapped or run.
     """
-    contract = load_contract(contract_path)
-    reasons: list[list[str]] = [[] if _encodes(row) else ["text_encoding"] for row in rows]
-    readable = [place for place, broken in enumerate(reasons) if not broken]
-    notes: list[str] = []
-    # GX keeps the current context in a module-level variable: one validation at a time in a process.
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        broken = _broken([rows[place] for place in readable], contract)
-    for rule in contract.rules:
-        places = [readable[i] for i in broken[rule.name]]
-        if places:
-            _apply(rule, places, reasons, notes)
-    quarantined = []
-    for row, names in zip(rows, reasons, strict=True):
-        if names and row.id in released:
-            notes.append(f"row {row.id} breaks {', '.join(names)} and was released by a person")
-        elif names:
-            quarantined.append(
-                QuarantinedRow(
-                    row_id=row.id, digest=row.digest, reason=f"contract.{names[0]}", detail="breaks " + ", ".join(names)
-                )
-            )
-    held = {row.row_id for row in quarantined}
-    return ContractReport(
-        contract=contract.name,
-        contract_digest=contract.digest,
-        rows=len(rows),
-        accepted=tuple(row.id for row in rows if row.id not in held),
-        quarantined=tuple(quarantined),
-        warnings=tuple(notes),
-    )
-
-
-def _apply(rule: Rule, places: Sequence[int], reasons: list[list[str]], notes: list[str]) -> None:
-    if rule.severity == "warning":
-        notes.append(f"{len(places)} rows break {rule.name} (a warning): {rule.description}".rstrip(": "))
-        return
-    for place in places:
-        reasons[place].append(rule.name)
-    if rule.severity == "critical":
-        notes.append(f"{len(places)} rows break {rule.name}, which is critical: the whole batch is quarantined")
-        for names in reasons:
-            if rule.name not in names:
-                names.append(f"batch_{rule.name}")
+    verdict = judge_rows(rows, load_contract(contract_path), labelled_columns)
+    return report_of(verdict, [Named(row.id, row.digest) for row in rows], released)
