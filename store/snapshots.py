@@ -61,3 +61,18 @@ def splits(conn: Connection, digest: str) -> dict[str, str]:
     """`{row id: split}` of a snapshot."""
     rows = conn.execute(select(members.c.row_id, members.c.split).where(members.c.snapshot == digest)).all()
     return {row.row_id: row.split for row in rows}
+
+
+def sides(conn: Connection, model: str) -> dict[str, str]:
+    """`{row id: train | target}` over all snapshots of a model; a row that ever was a target item stays one."""
+    query = (
+        select(members.c.row_id, members.c.split)
+        .join_from(members, table, members.c.snapshot == table.c.digest)
+        .where(table.c.model == model, members.c.split.in_(("train", "target")))
+        .distinct()
+    )
+    found: dict[str, str] = {}
+    for row in conn.execute(query):
+        if found.get(row.row_id) != "target":
+            found[row.row_id] = row.split
+    return found
