@@ -87,8 +87,9 @@ class AgreementRule(Rule):
 class DecontaminationRule(Rule):
     """How near a training prompt may come to an evaluation prompt."""
 
-    similarity: Share = 0.8
-    """Jaccard similarity of word 3-shingles, and of letter 5-grams, from which it is the same."""
+    similarity: Share = 0.75
+    """Jaccard similarity of word 3-shingles, and of letter 3-grams with the same digits, from which it is the same (a
+    slip of the finger in a prompt of 35 letters leaves .78)."""
     min_contained_words: Size = 6
     """An evaluation prompt of so many words that stands whole inside another prompt contaminates it; from 13 words on
     any 13 of them do."""

@@ -58,7 +58,7 @@ def letters(text: str) -> str:
     return "".join(words(folded(text))).replace("_", "")
 
 
-def letter_grams(text: str, size: int = 5) -> frozenset[str]:
+def letter_grams(text: str, size: int = 3) -> frozenset[str]:
     """The set of `size`-letter sequences of `letters`; a shorter text is one."""
     found = letters(text)
     return frozenset(found[i : i + size] for i in range(max(1, len(found) - size + 1)))
@@ -124,7 +124,7 @@ class PromptIndex:
 
     Args:
         prompts: the prompts to protect.
-        similarity: Jaccard similarity of word 3-shingles, or of letter 5-grams with the same digits, from which a
+        similarity: Jaccard similarity of word 3-shingles, or of letter 3-grams with the same digits, from which a
             prompt counts as the same.
         min_contained: a protected prompt of at least so many words that stands whole in another marks it.
     """
