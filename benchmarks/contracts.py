@@ -43,10 +43,40 @@ RULES = (
 )  # fmt: skip
 ROW_GROUP = 50_000
 FAULT_SHARE = 0.001
-WORDS = (
-    "order parcel refund invoice account password delivery address return voucher card shipping status change cancel "
-    "item size colour price discount warranty repair shop opening hours store nearest receipt exchange broken late lost"
-).split()
+WORDS = [
+    "order",
+    "parcel",
+    "refund",
+    "invoice",
+    "account",
+    "password",
+    "delivery",
+    "address",
+    "return",
+    "voucher",
+    "card",
+    "shipping",
+    "status",
+    "change",
+    "cancel",
+    "item",
+    "size",
+    "colour",
+    "price",
+    "discount",
+    "warranty",
+    "repair",
+    "shop",
+    "opening",
+    "hours",
+    "store",
+    "nearest",
+    "receipt",
+    "exchange",
+    "broken",
+    "late",
+    "lost",
+]
 ANSWERS = (
     "You can return goods within {n} days; the label is in your account.",
     "Shipping costs {n}.90 EUR, and orders above {m} EUR ship free.",

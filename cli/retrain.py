@@ -37,8 +37,9 @@ def plan_retrain(context: Context) -> dict[str, Any]:
 
     The contract and the curation run for real on the rows of the store; tokens are estimated at four characters each.
     """
-    from data_contracts.curation import curate, incident_rows
+    from data_contracts.curation import incident_rows
     from data_contracts.expectations import validate
+    from flows.curating import curated as curated_rows
     from flows.suites import evaluation_prompts, open_incidents
     from store import feedback, quarantine
     from training.plan import estimate
@@ -51,7 +52,8 @@ def plan_retrain(context: Context) -> dict[str, Any]:
     accepted = set(report.accepted)
     kept = [r for r in rows if r.id in accepted and statuses.get(r.id) != "dropped"]
     protected = evaluation_prompts(context)
-    curated = curate(kept, released, context.config.curation, protected, redactor=context.redactor)
+    with context.store.read() as conn:
+        curated = curated_rows(context, conn, kept, released, protected, utc_now())
     found = open_incidents(context.store, context.model)
     teaching = [*curated.train, *incident_rows(found, protected, context.config.curation)]
     rejects = dict(report.reasons)

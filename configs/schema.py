@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from configs.curation import CurationSection
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A share that leaves something over."""
@@ -167,22 +169,6 @@ class RedactionSection(Section):
     def actions(self) -> dict[str, str]:
         """Entity (as in a placeholder) to action."""
         return {name.upper(): value for name, value in self if not name.startswith("ner")}
-
-
-class CurationSection(Section):
-    """What may teach (SCIENCE: rounds, and who may teach)."""
-
-    holdout_share: Part = 0.2
-    """Share of principals held out for ever (their rows are the target suite, never trained)."""
-    holdout_salt: str = "tidemill-holdout-1"
-    corroborating_principals: Size = 2
-    """Independent principals that must give the same correction before an untrusted one teaches; 1 switches it off."""
-    max_rows_per_principal: Size = 3
-    max_share_per_principal: Fraction = 0.01
-    """A principal's rows are capped at max(max_rows_per_principal, share x rows); scope `review` is exempt."""
-    near_duplicate_similarity: Fraction = 0.98
-    """Prompts at or above this Jaccard similarity of word 3-shingles with the same answer are one row."""
-    max_target_items: Size = 200
 
 
 class ReplaySection(Section):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from data_contracts.contract import Contract, Rule, load_contract
 from data_contracts.contract_columns import batches_of, labelled_columns
 from data_contracts.contract_scan import Scanner
 from data_contracts.contract_unique import Repeats
-from data_contracts.digests import digest
 from data_contracts.digests import digest
 from data_contracts.records import ContractReport, LabelledRow, QuarantinedRow
 

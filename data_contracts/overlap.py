@@ -9,12 +9,13 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 GRAM = 13
 """Words of the n-grams that mark a prompt as taken from another (the customary length for decontamination)."""
 SHINGLE = 3
 _WORD = re.compile(r"\w+")
+_DIGITS = re.compile(r"\d")
 
 
 def words(text: str) -> list[str]:
@@ -34,6 +35,33 @@ def answer_key(text: str) -> str:
     """
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return folded.strip("\"'“”‘’«»` ").rstrip(" .!?,;:…。！？") or folded
+
+
+# Letters of other alphabets that look like Latin ones (a few dozen of Unicode's confusables), to what they pass for.
+_CONFUSABLE = str.maketrans(
+    "авеѕіјкмнорстухԁԛԝһᴀɡοαινρτυχκʏⅼ∣ıɩ",
+    "abesijkmhopctyxdqwhagoaivptuxkyllii",
+)
+
+
+def folded(text: str) -> str:
+    """`text` without what the eye does not see or does not tell apart: case, width, accents, zero-width and other
+    format characters, Cyrillic and Greek letters that look Latin.
+    """
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    seen = "".join(c for c in apart if unicodedata.category(c) not in ("Mn", "Cf", "Cc", "Co") or c in "\n\t\r")
+    return unicodedata.normalize("NFKC", seen).translate(_CONFUSABLE)
+
+
+def letters(text: str) -> str:
+    """The letters and digits of a text one after another: spacing and punctuation do not matter."""
+    return "".join(words(folded(text))).replace("_", "")
+
+
+def letter_grams(text: str, size: int = 3) -> frozenset[str]:
+    """The set of `size`-letter sequences of `letters`; a shorter text is one."""
+    found = letters(text)
+    return frozenset(found[i : i + size] for i in range(max(1, len(found) - size + 1)))
 
 
 def shingles(text: str, size: int = SHINGLE) -> frozenset[str]:
@@ -62,8 +90,9 @@ class NearIndex:
     fixed order of all shingles (Chaudhuri, Ganti and Kaushik, 2006).
     """
 
-    def __init__(self, similarity: float) -> None:
+    def __init__(self, similarity: float, sets: Callable[[str], frozenset[str]] = shingles) -> None:
         self.similarity = similarity
+        self._of = sets
         self._sets: list[frozenset[str]] = []
         self._names: list[str] = []
         self._by_shingle: dict[str, list[int]] = {}
@@ -74,7 +103,7 @@ class NearIndex:
 
     def add(self, name: str, text: str) -> None:
         """Remember `text` under `name`."""
-        found = shingles(text)
+        found = self._of(text)
         place = len(self._sets)
         self._sets.append(found)
         self._names.append(name)
@@ -83,7 +112,7 @@ class NearIndex:
 
     def matches(self, text: str) -> Iterator[str]:
         """Names of remembered texts at or above the similarity, in the order they were added."""
-        found = shingles(text)
+        found = self._of(text)
         candidates = {place for shingle in self._prefix(found) for place in self._by_shingle.get(shingle, ())}
         for place in sorted(candidates):
             if jaccard(found, self._sets[place]) >= self.similarity - 1e-9:
@@ -95,20 +124,29 @@ class PromptIndex:
 
     Args:
         prompts: the prompts to protect.
-        similarity: Jaccard similarity of word 3-shingles from which a prompt counts as the same.
+        similarity: Jaccard similarity of word 3-shingles, or of letter 3-grams with the same digits, from which a
+            prompt counts as the same.
+        min_contained: a protected prompt of at least so many words that stands whole in another marks it.
     """
 
     MIN_TEMPLATE = 5
     TEMPLATE_SHARE = 0.05
 
-    def __init__(self, prompts: Iterable[str], similarity: float) -> None:
-        distinct = {prompt_key(p): p for p in prompts if p.strip()}
+    def __init__(self, prompts: Iterable[str], similarity: float, *, min_contained: int = GRAM) -> None:
+        distinct = {letters(p) or p.strip(): folded(p) for p in prompts if p.strip()}
         self._exact = frozenset(distinct)
         self._near = NearIndex(similarity)
+        self._alike = NearIndex(similarity, letter_grams)
+        self._whole: dict[int, set[str]] = {}
         counts: Counter[str] = Counter()
         for key in sorted(distinct):
-            self._near.add(key, distinct[key])
-            counts.update(grams(distinct[key]))
+            text = distinct[key]
+            self._near.add(key, text)
+            self._alike.add(key, text)
+            counts.update(grams(text))
+            found = words(text)
+            if min_contained <= len(found) < GRAM:
+                self._whole.setdefault(len(found), set()).add(" ".join(found))
         # A sequence that many protected prompts share is a template around them and marks none of them.
         template = max(self.MIN_TEMPLATE, self.TEMPLATE_SHARE * len(distinct))
         self._grams = frozenset(gram for gram, n in counts.items() if n < template)
@@ -117,9 +155,17 @@ class PromptIndex:
         return len(self._exact)
 
     def overlap(self, text: str) -> str | None:
-        """How `text` comes near a protected prompt: `exact`, `near`, `13-gram`, or None."""
-        if prompt_key(text) in self._exact:
+        """How `text` comes near a protected prompt: `exact`, `near`, `13-gram`, `contains` (it whole), or None."""
+        if not self._exact:
+            return None
+        key, text = letters(text) or text.strip(), folded(text)
+        if key in self._exact:
             return "exact"
         if next(self._near.matches(text), None) is not None:
             return "near"
-        return "13-gram" if not self._grams.isdisjoint(grams(text)) else None
+        digits = _DIGITS.findall(key)
+        if any(_DIGITS.findall(name) == digits for name in self._alike.matches(text)):
+            return "near"
+        if not self._grams.isdisjoint(grams(text)):
+            return "13-gram"
+        return "contains" if any(not whole.isdisjoint(grams(text, n)) for n, whole in self._whole.items()) else None

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from data_contracts.curation import curate
 from data_contracts.records import Cause, LabelledRow, RetrainRequest, utc_now
 from flows.context import Context
+from flows.curating import curated
 from flows.suites import evaluation_prompts
 from store import audit, drift, feedback, incidents, outbox, quarantine, requests, rollouts, steps
 
@@ -34,7 +34,7 @@ class Facts:
     now: datetime
 
 
-def teachable_new_rows(context: Context, conn: Connection) -> int:
+def teachable_new_rows(context: Context, conn: Connection, now: datetime | None = None) -> int:
     """Rows that would teach and are in no snapshot yet.
 
     The contract is not run here (that is the flow's work); redaction, corroboration, caps and duplicates are, so that a
@@ -43,13 +43,15 @@ def teachable_new_rows(context: Context, conn: Connection) -> int:
     known, watermark = _judged_rows(conn, context.model)
     if feedback.count_corrections_since(conn, context.model, watermark) == 0:
         return 0
+    judged = quarantine.list_rows(conn, context.model)
     refused = {
         row.row_id
-        for row in quarantine.list_rows(conn, context.model)
+        for row in judged
         if row.status == "dropped" or (row.status == "held" and row.reason.startswith("contract."))
     }
+    released = {row.row_id for row in judged if row.status == "released"}
     rows: list[LabelledRow] = [r for r in feedback.labelled(conn, context.model) if r.id not in refused]
-    result = curate(rows, set(), context.config.curation, evaluation_prompts(context), redactor=context.redactor)
+    result = curated(context, conn, rows, released, evaluation_prompts(context), now or utc_now())
     return sum(row.row_id not in known for row in result.train)
 
 
@@ -69,7 +71,7 @@ def gather(context: Context, conn: Connection, now: datetime | None = None) -> F
     """Read the facts."""
     opened = incidents.all(conn, context.model, status="open")
     return Facts(
-        new_rows=teachable_new_rows(context, conn),
+        new_rows=teachable_new_rows(context, conn, now),
         incident_rows=sum(len(i.paraphrases) for i in opened),
         now=now or utc_now(),
     )

@@ -128,3 +128,18 @@ def lost_rows(conn: Connection, digest: str) -> set[str]:
         members.c.snapshot == digest, ~there, members.c.row_id.not_like(f"{INCIDENT_ROW}%")
     )
     return set(conn.execute(query).scalars())
+
+
+def sides(conn: Connection, model: str) -> dict[str, str]:
+    """`{row id: train | target}` over all snapshots of a model; a row that ever was a target item stays one."""
+    query = (
+        select(members.c.row_id, members.c.split)
+        .join_from(members, table, members.c.snapshot == table.c.digest)
+        .where(table.c.model == model, members.c.split.in_(("train", "target")))
+        .distinct()
+    )
+    found: dict[str, str] = {}
+    for row in conn.execute(query):
+        if found.get(row.row_id) != "target":
+            found[row.row_id] = row.split
+    return found

@@ -21,6 +21,7 @@ from data_contracts.records import (
 )
 from flows import review_feed
 from flows.context import Context
+from flows.curating import curated
 from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
@@ -118,7 +119,7 @@ def _store_left_out(run: Run, rows: Sequence[QuarantinedRow], used: Sequence[Sna
 
 def snapshot(run: Run) -> Output:
     """Publish the snapshot; `trainable` is the number of new teaching rows without replay."""
-    from data_contracts.curation import curate, incident_rows
+    from data_contracts.curation import incident_rows
     from data_contracts.snapshots import publish
 
     context = run.context
@@ -130,7 +131,8 @@ def snapshot(run: Run) -> Output:
     rows = [row for row in rows if statuses.get(row.id) != "dropped"]
     released = {row_id for row_id, status in statuses.items() if status == "released"}
     protected = evaluation_prompts(context)
-    result = curate(rows, released, context.config.curation, protected, redactor=context.redactor)
+    with context.store.read() as conn:
+        result = curated(context, conn, rows, released, protected, utc_now())
     _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
     found = incident_rows(run.incidents, [*protected, *measured], context.config.curation)

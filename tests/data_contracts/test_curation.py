@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_rows import START, labelled
 
-from configs.schema import CurationSection
-from data_contracts.agreement import Vote, outvoted
+from configs.curation import CurationSection, TrustRule
 from data_contracts.curation import CurationResult, curate, incident_rows, is_held_out
-from data_contracts.overlap import answer_key, prompt_key
+from data_contracts.overlap import prompt_key
 from data_contracts.records import Incident, LabelledRow, Message, SnapshotRow
 
-NONE_HELD = CurationSection(holdout_share=0.0)
+AT_ONCE = TrustRule(min_account_age_days=0)
+"""Everybody of these tests is new."""
+NONE_HELD = CurationSection(holdout_share=0.0, trust=AT_ONCE)
 TOPICS = {
     "You can return goods within 45 days.": [
         "How long do I have to return an item?", "When is the last day to send something back?",
@@ -87,11 +88,6 @@ def test_unanimous_corrections_of_one_wording_are_not_outvoted_by_a_similar_one(
     assert "conflict" not in result.reasons
     assert len(result.train) == len(topics), "one of each wording teaches"
     assert result.reasons == {"duplicate": 9 * len(topics)}
-    assert outvoted([vote_of(row) for row in rows]) == {}, "all are kept"
-
-
-def vote_of(row: LabelledRow) -> Vote:
-    return Vote(row.id, row.principal, row.prompt, answer_key(row.completion), trusted=False)
 
 
 def test_a_correction_only_one_person_gave_waits() -> None:
@@ -156,7 +152,7 @@ def test_a_wrong_answer_two_people_agree_on_is_outvoted() -> None:
 
 
 def test_held_out_wrong_corrections_are_never_target_items() -> None:
-    config = CurationSection(holdout_share=0.999999)
+    config = CurationSection(trust=AT_ONCE, holdout_share=0.999999)
     wrong = [
         labelled(90, prompt="How long may I take to return an item?", completion="Returns are not possible."),
         labelled(91, prompt="Can I return the chair after a month?", completion="Returns are not possible."),
@@ -238,7 +234,7 @@ def test_the_cap_grows_with_the_rows() -> None:
 
 
 def test_held_out_people_measure_and_never_train() -> None:
-    config = CurationSection(holdout_share=0.3)
+    config = CurationSection(trust=AT_ONCE, holdout_share=0.3)
     result = run(honest(), config)
     rows = {row.id: row for row in honest()}
     assert result.target
@@ -257,7 +253,7 @@ def test_holding_out_is_for_good_and_near_the_share() -> None:
 
 
 def test_no_training_prompt_is_a_target_anchor_or_incident_prompt() -> None:
-    config = CurationSection(holdout_share=0.3)
+    config = CurationSection(trust=AT_ONCE, holdout_share=0.3)
     people = [f"user-{n}" for n in range(300)]
     held = next(p for p in people if is_held_out(p, config))
     free = next(p for p in people if not is_held_out(p, config))
@@ -282,7 +278,7 @@ def test_not_even_a_released_row_may_be_an_evaluation_prompt() -> None:
 
 
 def test_target_items_are_one_per_prompt_and_capped() -> None:
-    config = CurationSection(holdout_share=0.999999, max_target_items=7)
+    config = CurationSection(trust=AT_ONCE, holdout_share=0.999999, max_target_items=7)
     again = [labelled(60 + n, prompt=row.prompt, completion=row.completion) for n, row in enumerate(honest())]
     result = run([*honest(), *again], config)
     assert len(result.target) == 7
@@ -317,7 +313,7 @@ def test_multi_turn_rows_are_told_apart_by_all_that_was_said() -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_result_unchanged_when_rows_are_shuffled(rng: random.Random) -> None:
-    config = CurationSection(holdout_share=0.3, max_target_items=5)
+    config = CurationSection(trust=AT_ONCE, holdout_share=0.3, max_target_items=5)
     rows = [
         *honest(), *opinions(4, 2), labelled(90, completion="Returns are not possible."),
         labelled(91, prompt="return it?", completion="Returns are not possible."),

@@ -25,7 +25,7 @@ def tiny_config(state: Path, **overrides: Any) -> Config:
     """The smoke profile with a state directory of its own; everything small and permissive."""
     settings: dict[str, Any] = {
         "state_dir": str(state),
-        "curation": {"holdout_share": 0.3, "corroborating_principals": 2},
+        "curation": {"holdout_share": 0.3, "corroborating_principals": 2, "trust": {"min_account_age_days": 0}},
         "triggers": {"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 0},
         "drift": {"enabled": False},
         "stack": {"lease_s": 2.0},

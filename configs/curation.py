@@ -1,0 +1,131 @@
+"""Who may teach: the policy of curation, one section a rule. The order of the rules is fixed (data_contracts/curation).
+
+A rule with `enabled` can be switched off; the others are switched off by their numbers, as said beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Part = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Days = Annotated[float, Field(ge=0.0)]
+Level = Annotated[float, Field(gt=0.0, lt=0.5)]
+
+
+class Rule(BaseModel):
+    """Base of all rules: frozen, unknown keys rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TrustRule(Rule):
+    """Whose word counts when others' corrections are judged. Reviewers are always trusted."""
+
+    min_account_age_days: Days = 3.0
+    """An account counts from this age on (first request to now); 0 trusts everybody from the first request."""
+    min_gold: Size = 3
+    """Gold items somebody must have answered before their record on them says anything."""
+    min_gold_accuracy: Share = 0.7
+    """Below this share of gold items right nobody is trusted."""
+
+
+class SuspectRule(Rule):
+    """Rows that were new in a round that ended badly wait for a person."""
+
+    outcomes: tuple[Literal["blocked", "rolled_back"], ...] = ("blocked", "rolled_back")
+    """Ends of a retrain that make its new rows suspect; an empty list switches it off."""
+
+
+class DictatedRule(Rule):
+    """Corrections that the prompt itself dictates."""
+
+    enabled: bool = True
+    min_words: Size = 4
+    """An answer of so many words that stands in the prompt word for word is dictated if it is told there to say it, or
+    if it is most of what was said."""
+
+
+class BurstRule(Rule):
+    """Clusters of accounts that give one answer: too many young ones, or too many of one week."""
+
+    enabled: bool = True
+    young_days: Days = 7.0
+    """An account younger than this when it spoke is young."""
+    window_days: Annotated[float, Field(gt=0)] = 2.0
+    """Accounts that came within this time of each other are of one cohort."""
+    min_accounts: Size = 5
+    alpha: Level = 1e-4
+    """Chance of holding any group of a round by accident."""
+
+
+class AgreementRule(Rule):
+    """Which corrections agree, and which are contradicted by the corrections of similar prompts."""
+
+    enabled: bool = True
+    neighbours: Size = 5
+    """People whose similar prompts are heard, for each answer."""
+    ratio: Annotated[float, Field(gt=1)] = 1.8
+    """An answer is outvoted by another with this many times its support."""
+    floor: Share = 0.08
+    """Support below this says nothing."""
+    same_answer_cosine: Share = 0.5
+    """The same answer agrees if the prompts are at least this similar (embeddings; without them anywhere)."""
+    paraphrase_cosine: Share = 0.8
+    """Answers in other words agree if prompts and answers are this similar and numbers and names are the same."""
+    mistake_rate: Part = 0.05
+    """Share of people expected to be wrong about one prompt; a minority too large for that sends it to review."""
+    mistake_alpha: Level = 0.02
+    min_judged: Size = 4
+    """Somebody with so many judged corrections, most of them outvoted, is not believed in the rest."""
+
+
+class DecontaminationRule(Rule):
+    """How near a training prompt may come to an evaluation prompt."""
+
+    similarity: Share = 0.75
+    """Jaccard similarity of word 3-shingles, and of letter 3-grams with the same digits, from which it is the same (a
+    slip of the finger in a prompt of 35 letters leaves .78)."""
+    min_contained_words: Size = 6
+    """An evaluation prompt of so many words that stands whole inside another prompt contaminates it; from 13 words on
+    any 13 of them do."""
+
+
+class BalanceRule(Rule):
+    """No cluster of prompts may make up most of what is taught."""
+
+    max_share: Share = 0.05
+    """Of the round's rows, for each cluster; 1 switches it off."""
+    min_rows: Size = 20
+    """A cluster may always have this many."""
+    similarity: Share = 0.7
+    """Jaccard similarity of word 3-shingles within a cluster."""
+
+
+class CurationSection(Rule):
+    """What may teach (SCIENCE: rounds, and who may teach)."""
+
+    holdout_share: Part = 0.2
+    """Share of principals held out for ever (their rows are the target suite, never trained)."""
+    holdout_salt: str = "tidemill-holdout-1"
+    corroborating_principals: Size = 2
+    """Independent trusted people that must agree before a correction teaches; 1 switches it off."""
+    max_rows_per_principal: Size = 3
+    max_share_per_principal: Share = 0.01
+    """A principal's rows are capped at max(max_rows_per_principal, share x rows); scope `review` is exempt."""
+    near_duplicate_similarity: Share = 0.98
+    """Prompts at or above this Jaccard similarity of word 3-shingles are one prompt; with the same answer, one row."""
+    max_target_items: Size = 200
+    embeddings: bool = False
+    """Compare prompts by sentence embeddings (`model.embedder`), each distinct text embedded once; else by words."""
+    trust: TrustRule = TrustRule()
+    suspects: SuspectRule = SuspectRule()
+    dictated: DictatedRule = DictatedRule()
+    burst: BurstRule = BurstRule()
+    agreement: AgreementRule = AgreementRule()
+    decontamination: DecontaminationRule = DecontaminationRule()
+    balance: BalanceRule = BalanceRule()

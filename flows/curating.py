@@ -1,0 +1,77 @@
+"""What curation is told beside the rows: people, suspects, earlier splits and the embedder of an installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from data_contracts.curation import CurationResult, Embed, Person, curate
+from data_contracts.records import LabelledRow
+from data_contracts.review.stats import gold_agreement
+from flows.context import Context
+from store import people as people_table
+from store import requests, steps
+from store import snapshots as snapshot_table
+
+
+def people(conn: Connection, model: str, gold: Mapping[str, tuple[int, int]] | None = None) -> dict[str, Person]:
+    """Everybody who gave a correction: first request, and gold items `(right, answered)` where the caller knows."""
+    first = people_table.first_seen(conn, model)
+    known = gold or {}
+    return {name: Person(first.get(name), *known.get(name, (0, 0))) for name in sorted(first.keys() | known.keys())}
+
+
+def suspects(conn: Connection, model: str, outcomes: Sequence[str]) -> set[str]:
+    """Rows that were new in a round that ended so; a person's release lets them through."""
+    seen: set[str] = set()
+    found: set[str] = set()
+    if not outcomes:
+        return found
+    for request in reversed(requests.list_requests(conn, model, limit=1000)):
+        if request.status != "done":
+            continue
+        for step in steps.list_steps(conn, request.id):
+            if step.name == "snapshot" and step.output and step.output.get("snapshot"):
+                rows = set(step.output["snapshot"].get("row_ids", ()))
+                if request.outcome in outcomes:
+                    found |= rows - seen
+                seen |= rows
+    return found
+
+
+def embedder(context: Context) -> Embed | None:
+    """The installation's embedder, each text embedded once; None where the policy compares words."""
+    if not context.config.curation.embeddings:
+        return None
+    from models.embedding_cache import CachedEmbedder
+    from models.embeddings import Embedder
+
+    model = context.embedder()
+    file = context.state.cache / "embeddings.sqlite"
+    return CachedEmbedder(file, model.digest, lambda: Embedder(model.path, threads=context.config.model.threads))
+
+
+def curated(
+    context: Context,
+    conn: Connection,
+    rows: Sequence[LabelledRow],
+    released: Set[str],
+    eval_prompts: Iterable[str],
+    now: datetime,
+) -> CurationResult:
+    """`curate` with all this installation knows."""
+    policy = context.config.curation
+    return curate(
+        rows,
+        released,
+        policy,
+        eval_prompts,
+        people=people(conn, context.model, gold_agreement(conn, context.model)),
+        suspects=suspects(conn, context.model, policy.suspects.outcomes),
+        earlier=snapshot_table.sides(conn, context.model),
+        embed=embedder(context),
+        redactor=context.redactor,
+        now=now,
+    )
