@@ -190,7 +190,11 @@ def _retrain(conn: Connection, job: Erasure, model: str, theirs: person.Subjects
     """Send a running retrain that may hold their rows back; ask for one without them where a version was taught."""
     open_request = requests.current_locked(conn, model)
     holds = theirs.first_teaching_seq is not None or bool(theirs.incidents)
-    restarted = open_request is not None and holds and requests.restart(conn, open_request.id)
+    restarted = False
+    if open_request is not None and holds and requests.restart(conn, open_request.id):
+        # Begun anew it makes another candidate: the canary it may have had is not that one's.
+        rollouts.detach(conn, open_request.id)
+        restarted = True
     if any(name.startswith(f"{model}@v") for name in taught):
         detail = {"erasure_id": job.id, "title": "erasure"}
         requests.open_or_attach(conn, model, Cause(kind="erasure", at=utc_now(), detail=detail))

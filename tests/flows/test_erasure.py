@@ -384,3 +384,32 @@ def test_an_erasure_decides_the_objective_of_a_retrain_with_several_causes() -> 
     assert run("erasure", "feedback").caused_by_erasure_or_schedule
     assert run("schedule").caused_by_erasure_or_schedule
     assert not run("schedule", "feedback").caused_by_erasure_or_schedule
+
+
+@pytest.mark.postgres
+def test_on_postgresql_nothing_is_left_in_the_tables(tmp_path: Path, postgres_url: str) -> None:
+    world = build(tmp_path / "state", store={"url": postgres_url})
+    outcome = erase(world)
+    assert outcome.versions == (world.version,)
+    finish(world)
+    assert scan(world.context, NAME, TEXTS).findings == ()
+    with world.context.store.read() as conn:
+        audit.verify(conn)
+    world.context.store.close()
+
+
+@pytest.mark.stack
+def test_on_a_real_mlflow_nothing_is_left_in_runs_and_files(tmp_path: Path, mlflow_server: str) -> None:
+    from registry_hooks.mlflow_registry import MlflowRegistry
+
+    registry = MlflowRegistry(mlflow_server, experiment="erasure")
+    world = build(tmp_path / "state", registry, model={"name": "erased-bot"})
+    before = [f.place for f in scan(world.context, NAME, TEXTS).findings if f.place.startswith("mlflow")]
+    assert before == [f"mlflow run {world.run_id} {world.retrain}.html"]
+    erase(world)
+    finish(world)
+    assert scan(world.context, NAME, TEXTS).findings == ()
+    tags = {v.name: v.tags.get(job.TAINT_TAG, "") for v in registry.versions("erased-bot")}
+    assert tags[world.version].startswith("erasure ")
+    assert tags[world.clean_version] == ""
+    world.context.store.close()
