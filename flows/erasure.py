@@ -158,6 +158,7 @@ def _take_rows(conn: Connection, job: Erasure, principal: str, theirs: person.Su
     where = person.places_of(conn, theirs)
     removed = person.remove(conn, principal, theirs)
     removed["review"] = reviews.erase(conn, [ident for _, some in ids for ident in some], [principal])
+    person.scrub_errors(conn, where["retrains"])
     taught = erasure.taught_by(conn, where["teaching"])
     fresh = erasure.taint(conn, taught, job.id, job.deadline)
     erasure.add_places(conn, job.id, {**where, "versions": taught})
@@ -326,6 +327,8 @@ def _settle(context: Context, job: Erasure) -> dict[str, Any]:
         if not theirs.empty:
             late = sum(map(len, (theirs.requests, theirs.rows, theirs.incidents)))
             _take_rows(conn, job, principal or "", theirs, "late")
+        held = [i for kind in ("row", "request", "incident") for i in erasure.ids_of(conn, job.id, kind)]  # type: ignore[arg-type]
+        late += reviews.erase(conn, held, [principal] if principal else [])
         # A worker slower than the erasure may have recorded a version or a snapshot meanwhile.
         ids = erasure.snapshot_row_ids(conn, job.id)
         where = person.places_of(conn, person.Subjects((), tuple(ids), (), tuple(job.places["models"])))
