@@ -159,8 +159,10 @@ def _clean_caches(context: Context) -> int:
     from flows.suites import anchor_suites
 
     folder = context.state.cache
-    for child in _folders(folder):
-        if child.name not in KEPT_CACHES:
+    for child in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if child.is_file():
+            child.unlink(missing_ok=True)  # a database's log goes with it: it stands beside it
+        elif child.name not in KEPT_CACHES:
             shutil.rmtree(child, ignore_errors=True)
     keep = {item_digest(item) for items in anchor_suites(context).values() for item in items}
     dropped = 0

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, case, delete, select, update
 from configs.errors import NotFoundError
 from data_contracts.records import QuarantinedRow, utc_now
 from store.erasure import erased_among
-from store.rows import checked, chunks, insert_into
+from store.rows import checked, chunks, insert_into, locked
 from store.tables import quarantine as table
 
 _COLUMNS = (table.c.row_id, table.c.digest, table.c.reason, table.c.detail, table.c.status)
@@ -47,9 +47,10 @@ def list_rows(conn: Connection, model: str, status: str | None = None) -> list[Q
     return [QuarantinedRow.model_validate(dict(row._mapping)) for row in conn.execute(query)]
 
 
-def get(conn: Connection, row_id: str) -> QuarantinedRow | None:
-    """One row, or None if it is not in quarantine."""
-    row = conn.execute(select(*_COLUMNS).where(table.c.row_id == row_id)).one_or_none()
+def get(conn: Connection, model: str, row_id: str) -> QuarantinedRow | None:
+    """One row, or None; a writing connection keeps it locked until its transaction ends."""
+    query = select(*_COLUMNS).where(table.c.row_id == row_id, table.c.model == model)
+    row = conn.execute(locked(conn, query)).one_or_none()
     return None if row is None else QuarantinedRow.model_validate(dict(row._mapping))
 
 

@@ -13,6 +13,7 @@ from data_contracts.overlap import PromptIndex
 from data_contracts.records import (
     ContractReport,
     DatasetSnapshot,
+    Incident,
     LabelledRow,
     Message,
     QuarantinedRow,
@@ -95,9 +96,15 @@ def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[lis
     return rows, provenance
 
 
-def _traceable(run: Run, rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
-    """Rows of incidents with the incident's id, and a digest salted by a salt that is deleted with the incident."""
-    owner = {(text, i.required): i.id for i in sorted(run.incidents, key=lambda i: i.id) for text in i.paraphrases}
+def _traceable(run: Run, pinned: Sequence[Incident], rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
+    """Rows of incidents with the incident's id, and a digest salted by a salt that is deleted with the incident.
+
+    Raises:
+        SnapshotError: a row of no incident; what cannot be erased must not teach.
+    """
+    owner = {(text, i.required): i.id for i in sorted(pinned, key=lambda i: i.id) for text in i.paraphrases}
+    if any((row.messages[-1].content, row.completion) not in owner for row in rows):
+        raise SnapshotError("a row is the paraphrase of no incident", where=run.request_id, fix="run the retrain again")
     with run.context.store.write() as conn:
         salts = {ident: erasure.salt_of(conn, erasure.INCIDENT_ROW + ident) for ident in sorted(set(owner.values()))}
     named = []
@@ -130,8 +137,9 @@ def snapshot(run: Run) -> Output:
     result = curate(rows, released, context.config.curation, protected)
     _store_left_out(run, result.left_out)
     measured = [row.messages[-1].content for row in result.target]
-    found = incident_rows(run.incidents, [*protected, *measured], context.config.curation)
-    teaching = [*result.train, *_traceable(run, found)]
+    pinned = run.incidents
+    found = incident_rows(pinned, [*protected, *measured], context.config.curation)
+    teaching = [*result.train, *_traceable(run, pinned, found)]
     reasons = dict(report.reasons)
     for row in result.left_out:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1

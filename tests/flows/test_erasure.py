@@ -386,6 +386,29 @@ def test_an_erasure_decides_the_objective_of_a_retrain_with_several_causes() -> 
     assert not run("schedule", "feedback").caused_by_erasure_or_schedule
 
 
+def test_rows_of_incidents_can_be_traced_and_confirm_no_guess(world: World) -> None:
+    from types import SimpleNamespace
+
+    from data_contracts.curation import incident_rows
+    from flows.run import Run
+    from flows.steps.snapshot import _traceable
+
+    run = Run(world.context, SimpleNamespace(request=SimpleNamespace(id="r1")), QUIET)  # type: ignore[arg-type]
+    with world.context.store.read() as conn:
+        pinned = incidents.all(conn, world.context.model)
+    plain = incident_rows(pinned, [], world.context.config.curation)
+    rows = _traceable(run, pinned, plain)
+    assert {row.row_id for row in rows} <= {f"incident:{i.id}" for i in pinned}
+    assert len({row.digest for row in rows}) == len(rows) == len(plain) > 1
+    assert {row.digest for row in rows}.isdisjoint(row.digest for row in plain)
+    assert _traceable(run, pinned, plain) == rows
+    with world.context.store.write() as conn:
+        erasure.forget_salts(conn, [row.row_id for row in rows])
+    assert {row.digest for row in _traceable(run, pinned, plain)}.isdisjoint(row.digest for row in rows)
+    with pytest.raises(SnapshotError, match="no incident"):
+        _traceable(run, pinned[:0], plain)
+
+
 @pytest.mark.postgres
 def test_on_postgresql_nothing_is_left_in_the_tables(tmp_path: Path, postgres_url: str) -> None:
     world = build(tmp_path / "state", store={"url": postgres_url})

@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import StaleTokenError
 from data_contracts.ids import new_id, new_request_id
-from data_contracts.records import Cause, Feedback, FeedbackKind, Interaction, Message, utc_now
+from data_contracts.records import Cause, Feedback, FeedbackKind, Incident, Interaction, Message, utc_now
 from flows import erasure as job
 from flows.context import Context, open_context, write_resolved
 from flows.erasure_scan import scan
@@ -20,7 +20,7 @@ from flows.observer import PrintObserver
 from flows.pipeline import run_retrain
 from monitoring.rollout_actions import promote
 from registry_hooks.memory import MemoryRegistry
-from store import audit, erasure, interactions, pointer, requests, snapshots, versions
+from store import audit, erasure, feedback, incidents, interactions, pointer, requests, snapshots, versions
 from tests.flows.erasure_world import NAME, TEXTS, build, settled, world_config
 from tests.flows.flow_samples import add_corrections, tiny_config
 
@@ -94,11 +94,15 @@ def add_person(context: Context) -> str:
         id=new_id(), interaction_id=request_id, kind=FeedbackKind.CORRECTION, created_at=utc_now(), principal=PERSON,
         text=SECRET, scope="review",
     )  # fmt: skip
-    from store import feedback
-
+    about = Incident(
+        id=new_id(), model=context.model, interaction_id=request_id, title="mules", messages=(message,), answer="",
+        required=SECRET, paraphrases=("by what do parcels reach the Finsterwald", "who brings Finsterwald its parcels"),
+        opened_at=utc_now(), opened_by="reviewer",
+    )  # fmt: skip
     with context.store.write() as conn:
         interactions.insert(conn, [served])
         feedback.insert(conn, [(context.model, said)])
+        incidents.insert(conn, about)
     return said.id
 
 
@@ -147,7 +151,7 @@ def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Pa
     lenient = {"kind": "non_inferiority", "margin": 1.0}
     config = tiny_config(
         tmp_path / "state",
-        gate={"anchors": lenient, "target": lenient},
+        gate={"anchors": lenient, "target": lenient, "incidents": lenient},
         stack={"lease_s": 1.0},
         serving={"request_timeout_s": 1.0},
     )
@@ -172,11 +176,11 @@ def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Pa
         assert row not in snapshots.splits(conn, served.dataset_digest)
         assert erasure.taint_of(conn, champion) is None
         for version in versions.list_versions(conn, context.model):
-            taught = "train" in snapshots.split_counts(conn, version.dataset_digest)
-            assert taught
-            holds = row in snapshots.splits(conn, version.dataset_digest)
+            held = snapshots.splits(conn, version.dataset_digest)
+            holds = row in held
+            assert any(ident.startswith(erasure.INCIDENT_ROW) for ident in held) == holds
             assert (erasure.taint_of(conn, version.name) is not None) == holds
     assert job.go_on(context, QUIET, now=settled(None)) == 0  # type: ignore[arg-type]
-    assert scan(context, PERSON, [SECRET]).findings == ()
+    assert scan(context, PERSON, [SECRET, "reach the Finsterwald"]).findings == ()
     context.store.close()
     other.store.close()
