@@ -102,15 +102,20 @@ def _traceable(run: Run, pinned: Sequence[Incident], rows: Sequence[SnapshotRow]
     Raises:
         SnapshotError: a row of no incident; what cannot be erased must not teach.
     """
-    owner = {(text, i.required): i.id for i in sorted(pinned, key=lambda i: i.id) for text in i.paraphrases}
-    if any((row.messages[-1].content, row.completion) not in owner for row in rows):
-        raise SnapshotError("a row is the paraphrase of no incident", where=run.request_id, fix="run the retrain again")
+    owners: dict[tuple[str, str], list[str]] = {}
+    for incident in sorted(pinned, key=lambda i: i.id):
+        for text in dict.fromkeys(incident.paraphrases):
+            owners.setdefault((text, incident.required), []).append(incident.id)
     with run.context.store.write() as conn:
-        salts = {ident: erasure.salt_of(conn, erasure.INCIDENT_ROW + ident) for ident in sorted(set(owner.values()))}
+        salts = {i.id: erasure.salt_of(conn, erasure.INCIDENT_ROW + i.id) for i in sorted(pinned, key=lambda i: i.id)}
     named = []
     for row in rows:
-        ident = owner[row.messages[-1].content, row.completion]
-        salted = salted_digest(salts[ident].encode(), [ident, row.messages[-1].content, row.completion])
+        said = (row.messages[-1].content, row.completion)
+        left = owners.get(said)
+        if not left:
+            raise SnapshotError("a row is the paraphrase of no incident", where=run.request_id, fix="try again")
+        ident = left.pop(0)  # the same words in two incidents are two rows, one of each
+        salted = salted_digest(salts[ident].encode(), [ident, *said])
         named.append(row.model_copy(update={"row_id": erasure.INCIDENT_ROW + ident, "digest": salted}))
     return named
 
