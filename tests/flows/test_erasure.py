@@ -13,6 +13,7 @@ from configs.errors import AdapterRejectedError, InputError, SnapshotError, Stal
 from data_contracts.records import Arm, Cause, utc_now
 from data_contracts.snapshots import read_rows, remaining_rows, verify
 from flows import erasure as job
+from flows.erasure_rows import TAINT_TAG
 from flows.erasure_scan import Needles, scan
 from flows.observer import PrintObserver
 from monitoring.erasure_deadline import retire_overdue
@@ -173,7 +174,7 @@ def test_what_they_taught_is_tainted_and_told_to_the_registry(world: World) -> N
     with world.context.store.read() as conn:
         assert erasure.tainted_among(conn, [world.version, world.clean_version]) == {world.version}
         assert outbox.pending(conn, kind="tag") == []
-    tags = {v.name: v.tags.get(job.TAINT_TAG, "") for v in world.registry.versions(world.context.model)}
+    tags = {v.name: v.tags.get(TAINT_TAG, "") for v in world.registry.versions(world.context.model)}
     assert tags[world.version].startswith("erasure ")
     assert tags[world.clean_version] == ""
     registry = world.registry
@@ -201,7 +202,7 @@ def test_a_registry_that_is_down_is_told_later(tmp_path: Path) -> None:
     assert job.go_on(world.context, QUIET, now=settled(world)) == 1
     registry.down = False
     finish(world)
-    assert job.TAINT_TAG in registry.versions(world.context.model)[0].tags
+    assert TAINT_TAG in registry.versions(world.context.model)[0].tags
     world.context.store.close()
 
 
@@ -432,7 +433,7 @@ def test_on_a_real_mlflow_nothing_is_left_in_runs_and_files(tmp_path: Path, mlfl
     erase(world)
     finish(world)
     assert scan(world.context, NAME, TEXTS).findings == ()
-    tags = {v.name: v.tags.get(job.TAINT_TAG, "") for v in registry.versions("erased-bot")}
+    tags = {v.name: v.tags.get(TAINT_TAG, "") for v in registry.versions("erased-bot")}
     assert tags[world.version].startswith("erasure ")
     assert tags[world.clean_version] == ""
     world.context.store.close()
