@@ -82,6 +82,8 @@ def test_erase_lineage_and_scan(profile: list[str], world: World, tmp_path: Path
     assert found["findings"] == []
     assert [line.split(":")[0] for line in found["skipped"]] == ["mlflow", "prefect"]
 
+    findings = json.loads(tidemill("doctor", "--json", *profile).stdout)
+    assert [f["state"] for f in findings if f["what"] == "erasure"] == ["note"]
     assert tidemill("lineage", NAME, *profile).returncode == 4
     row = json.loads(tidemill("lineage", world.theirs["taught"], "--json", *profile).stdout)
     assert row["erased"].startswith("by erasure ")

@@ -58,7 +58,8 @@ def test_killed_at_every_step_an_erasure_still_ends(tmp_path: Path) -> None:
         # In the first transaction all or nothing; after it the rows are gone whatever happens.
         assert (len(jobs), gone) == ((0, False) if point.startswith("sql") else (1, True))
     ended = run_child(config, "")
-    assert ended.stdout.strip() == "settling", ended.stderr[-2000:]
+    # On a slow machine the time in which late rows may come has passed by now.
+    assert ended.stdout.strip() in ("settling", "done"), ended.stderr[-2000:]
     assert job.go_on(context, QUIET, now=settled(world)) == 0
     # The child had a registry of its own: what this process's one keeps is not its business.
     assert [f for f in scan(context, NAME, TEXTS).findings if not f.place.startswith("mlflow")] == []
@@ -177,8 +178,9 @@ def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Pa
         assert erasure.taint_of(conn, champion) is None
         for version in versions.list_versions(conn, context.model):
             held = snapshots.splits(conn, version.dataset_digest)
-            holds = row in held
-            assert any(ident.startswith(erasure.INCIDENT_ROW) for ident in held) == holds
+            # Their correction asks what the incident's test asks, so it is left out as contaminated; the paraphrases teach.
+            holds = row in held or any(ident.startswith(erasure.INCIDENT_ROW) for ident in held)
+            assert holds == (version.name != champion)
             assert (erasure.taint_of(conn, version.name) is not None) == holds
     assert job.go_on(context, QUIET, now=settled(None)) == 0  # type: ignore[arg-type]
     assert scan(context, PERSON, [SECRET, "reach the Finsterwald"]).findings == ()
