@@ -95,8 +95,10 @@ def add_person(context: Context) -> str:
         id=new_id(), interaction_id=request_id, kind=FeedbackKind.CORRECTION, created_at=utc_now(), principal=PERSON,
         text=SECRET, scope="review",
     )  # fmt: skip
+    # Another prompt than the correction's: what an incident's test asks never teaches.
+    other = Message(role="user", content="which animal climbs the pass")
     about = Incident(
-        id=new_id(), model=context.model, interaction_id=request_id, title="mules", messages=(message,), answer="",
+        id=new_id(), model=context.model, interaction_id=request_id, title="mules", messages=(other,), answer="",
         required=SECRET, paraphrases=("by what do parcels reach the Finsterwald", "who brings Finsterwald its parcels"),
         opened_at=utc_now(), opened_by="reviewer",
     )  # fmt: skip
@@ -178,8 +180,8 @@ def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Pa
         assert erasure.taint_of(conn, champion) is None
         for version in versions.list_versions(conn, context.model):
             held = snapshots.splits(conn, version.dataset_digest)
-            # Their correction asks what the incident's test asks, so it is left out as contaminated; the paraphrases teach.
-            holds = row in held or any(ident.startswith(erasure.INCIDENT_ROW) for ident in held)
+            holds = row in held
+            assert any(ident.startswith(erasure.INCIDENT_ROW) for ident in held) == holds
             assert holds == (version.name != champion)
             assert (erasure.taint_of(conn, version.name) is not None) == holds
     assert job.go_on(context, QUIET, now=settled(None)) == 0  # type: ignore[arg-type]
