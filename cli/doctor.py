@@ -69,7 +69,7 @@ def _base(config: Config) -> Iterator[Finding]:
 
 
 def _store(config: Config) -> Iterator[Finding]:
-    from store import audit, requests
+    from store import audit, erasure, requests
     from store.engine import Store
 
     state = StateDir.of(config)
@@ -82,8 +82,12 @@ def _store(config: Config) -> Iterator[Finding]:
             yield Finding("store", "ok", store.dialect)
             yield Finding("audit log", "ok", f"{audit.verify(conn)} entries, chain unbroken")
             dead = requests.expired(conn, config.model.name)
+            waiting = erasure.open_jobs(conn)
         if dead is not None:
             yield Finding("retrain", "note", f"{dead.title}: its run died", "the watch schedule starts it again")
+        for job in waiting:
+            left = "settles" if "retrain" in job.steps else f"{len(job.steps)} steps done"
+            yield Finding("erasure", "note", f"{job.id} of {job.pseudonym}: {left}", "the watch schedule ends it")
     finally:
         store.close()
 

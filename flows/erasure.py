@@ -25,23 +25,18 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
-
 from configs.errors import ConflictError, InputError
 from data_contracts.ids import UNNAMED
-from data_contracts.records import Cause, utc_now
-from data_contracts.redaction import Redactor
+from data_contracts.records import utc_now
 from flows import erasure_places as places
 from flows import triggers
 from flows.context import Context
+from flows.erasure_rows import begin, pseudonym, take_late
 from flows.ledger import owner_name
 from flows.observer import Observer
-from monitoring.rollout_actions import finish
-from store import audit, erasure, leases, outbox, person, requests, reviews, rollouts
+from store import audit, erasure, leases, outbox, person, requests, rollouts
 from store.erasure import Erasure
-from store.rows import take
 
-TAINT_TAG = "tidemill.tainted"
 Step = Callable[[Context, Erasure], dict[str, Any]]
 
 
@@ -59,11 +54,6 @@ class Outcome:
     versions: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
     settles_at: datetime | None = None
-
-
-def pseudonym(context: Context, principal: str) -> str:
-    """How this installation names a person where the name may not stand."""
-    return Redactor(key=context.state.key).pseudonym(principal)
 
 
 def settle_time(context: Context, job: Erasure) -> datetime:
@@ -132,75 +122,6 @@ def _check_name(principal: str) -> None:
             found=principal or "(empty)",
             fix="feedback that names nobody goes with the request it is about",
         )
-
-
-def begin(context: Context, principal: str, alias: str, *, by: str, reason: str) -> Erasure | None:
-    """The first step, in one transaction; None if there is nothing of this person."""
-    deadline = utc_now() + timedelta(days=context.config.retention.erasure_deadline_days)
-    with context.store.write() as conn:
-        upto = take(conn, "seq", 0) - 1  # and nobody adds rows before this transaction ends
-        theirs = person.find(conn, principal)
-        if theirs.empty:
-            return None
-        where = person.places_of(conn, theirs)
-        job = erasure.create(
-            conn, pseudonym=alias, by=by, reason=reason, deadline=deadline, upto_seq=upto, places=where
-        )
-        _take_rows(conn, job, principal, theirs)
-        return erasure.get(conn, job.id)
-
-
-def _take_rows(conn: Connection, job: Erasure, principal: str, theirs: person.Subjects, step: str = "store") -> None:
-    """Delete, remember the ids, taint, restart and ask for a retrain. Locks: commits, requests, routing, audit."""
-    ids = (("request", theirs.requests), ("row", theirs.rows), ("incident", theirs.incidents))
-    for kind, some in ids:
-        erasure.remember(conn, job.id, some, kind)  # type: ignore[arg-type]
-    where = person.places_of(conn, theirs)
-    removed = person.remove(conn, principal, theirs)
-    removed["review"] = reviews.erase(conn, [ident for _, some in ids for ident in some], [principal])
-    taught = erasure.taught_by(conn, where["teaching"])
-    fresh = erasure.taint(conn, taught, job.id, job.deadline)
-    erasure.add_places(conn, job.id, {**where, "versions": taught})
-    models = sorted({*where["models"], *(name.rpartition("@v")[0] for name in taught)})
-    restarted = [model for model in models if _retrain(conn, job, model, theirs, taught)]
-    for model in models:
-        _stop_canary(conn, model)
-    for name in fresh:
-        outbox.add(conn, "tag", f"tainted:{name}:{job.id}", _tag(name, job))
-    for pair in where["runs"]:
-        run_id, _, request_id = pair.partition(" ")
-        outbox.add(conn, "report", f"report:{run_id}:{job.id}", {"run_id": run_id, "request_id": request_id})
-    facts = {"removed": removed, "tainted": taught, "restarted": restarted, "snapshots": where["snapshots"]}
-    erasure.set_step(conn, job.id, step, facts)
-    audit.append(
-        conn,
-        job.by[:128],
-        "erasure.begun" if step == "store" else f"erasure.{step}",
-        job.id,
-        {"person": job.pseudonym, "reason": job.reason, "deadline": job.deadline.isoformat(), **facts},
-    )
-
-
-def _tag(version: str, job: Erasure) -> dict[str, str]:
-    model, _, number = version.rpartition("@v")
-    return {"model": model, "number": number, "key": TAINT_TAG, "value": f"erasure {job.id}"}
-
-
-def _retrain(conn: Connection, job: Erasure, model: str, theirs: person.Subjects, taught: list[str]) -> bool:
-    """Send a running retrain that may hold their rows back; ask for one without them where a version was taught."""
-    open_request = requests.current_locked(conn, model)
-    holds = theirs.first_teaching_seq is not None or bool(theirs.incidents)
-    restarted = open_request is not None and holds and requests.restart(conn, open_request.id)
-    if any(name.startswith(f"{model}@v") for name in taught):
-        detail = {"erasure_id": job.id, "title": "erasure"}
-        requests.open_or_attach(conn, model, Cause(kind="erasure", at=utc_now(), detail=detail))
-    return restarted
-
-
-def _stop_canary(conn: Connection, model: str) -> None:
-    rollout = rollouts.current(conn, model)
-    if rollout is not None and erasure.taint_of(conn, rollout.candidate.version) is not None:
-        finish(conn, rollout, "aborted", actor="erasure", reason="the candidate was taught by rows that were erased")
 
 
 # --- the steps ---------------------------------------------------------------------------------------
@@ -308,30 +229,12 @@ def _held(context: Context, job: Erasure) -> Iterator[None]:
             leases.release(conn, name, owner)
 
 
-# --- settling ----------------------------------------------------------------------------------------
+# --- the end ---------------------------------------------------------------------------------------
 
 
 def _settle(context: Context, job: Erasure) -> dict[str, Any]:
-    """Rows that were under way when the erasure began, and files a worker wrote that had read the rows before."""
-    late = 0
-    with context.store.write() as conn:
-        take(conn, "seq", 0)
-        names = person.names_since(conn, job.upto_seq)
-        principal = next((name for name in names if pseudonym(context, name) == job.pseudonym), None)
-        theirs = person.late_rows(conn, job, principal)
-        if not theirs.empty:
-            late = sum(map(len, (theirs.requests, theirs.rows, theirs.incidents)))
-            _take_rows(conn, job, principal or "", theirs, "late")
-        # A worker slower than the erasure may have recorded a version or a snapshot meanwhile.
-        ids = erasure.snapshot_row_ids(conn, job.id)
-        where = person.places_of(conn, person.Subjects((), tuple(ids), (), tuple(job.places["models"])))
-        taught = erasure.taught_by(conn, where["teaching"])
-        fresh = erasure.taint(conn, taught, job.id, job.deadline)
-        for name in fresh:
-            outbox.add(conn, "tag", f"tainted:{name}:{job.id}", _tag(name, job))
-        erasure.add_places(conn, job.id, {**where, "versions": taught})
-        found = erasure.get(conn, job.id)
-    job = found or job
+    """What was under way when the erasure began, and files a worker wrote that had read the rows before."""
+    job, late, fresh = take_late(context, job)
     again = ("drift", "files", "snapshots", "scrub")
     cleaned = {name: work(context, job) for name, work in STEPS if name in again}
     deliver(context, None)

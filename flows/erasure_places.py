@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from configs.errors import InputError, SnapshotError
+from configs.errors import InputError, NotFoundError, SnapshotError
 from flows.context import Context
 from flows.erasure_report import reduced_report
 from flows.files import write_text
@@ -84,10 +84,9 @@ def _rebuild(context: Context, model: str, digest: str, theirs: set[str]) -> boo
     """A reference without some people takes the old one's place; False if too few are left (then drift is warming)."""
     from monitoring.drift.reference import forget, load_reference, save_reference
 
-    reference = load_reference(context.state.drift, digest)
     try:
-        smaller = forget(reference, theirs, context.config.drift)
-    except InputError:
+        smaller = forget(load_reference(context.state.drift, digest), theirs, context.config.drift)
+    except (InputError, NotFoundError):  # too few are left, or the old one is damaged
         with context.store.write() as conn:
             drift.forget_state(conn, model, digest)
         return False
@@ -160,8 +159,10 @@ def _clean_caches(context: Context) -> int:
     from flows.suites import anchor_suites
 
     folder = context.state.cache
-    for child in _folders(folder):
-        if child.name not in KEPT_CACHES:
+    for child in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if child.is_file():
+            child.unlink(missing_ok=True)  # a database's log goes with it: it stands beside it
+        elif child.name not in KEPT_CACHES:
             shutil.rmtree(child, ignore_errors=True)
     keep = {item_digest(item) for items in anchor_suites(context).values() for item in items}
     dropped = 0
@@ -269,11 +270,20 @@ def clean_exports(context: Context, job: Erasure) -> dict[str, Any]:
     lines, by_hand = 0, []
     for name in known:
         path = Path(name)
-        if path.suffix in (".jsonl", ".json", ".ndjson") and path.is_file():
+        if path.is_file() and _has_ids(path):
             lines += _rewrite_lines(path, {ident.encode() for ident in ids})
         else:
             by_hand.append(name)
     return {"lines": lines, "by_hand": by_hand}
+
+
+def _has_ids(path: Path) -> bool:
+    """True for our own JSON Lines, whose lines carry ids; other formats (chat, preference) hold texts only."""
+    try:
+        with path.open("rb") as handle:
+            return "interaction" in json.loads(handle.readline())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _rewrite_lines(path: Path, ids: Collection[bytes]) -> int:

@@ -128,7 +128,8 @@ def _live_snapshots(context: Context) -> set[str]:
         arms.append(best_untainted(conn, context.model, but=arms[0].version))
         found = [versions.get(conn, arm.version) for arm in arms]
         live = {version.dataset_digest for version in found if version is not None}
-        if requests.current(conn, context.model) is not None:
+        request = requests.current(conn, context.model)
+        if request is not None and request.status == "claimed":
             newest = snapshots.latest(conn, context.model)
             live |= {newest.digest} if newest is not None else set()
     return live

@@ -126,7 +126,7 @@ def lineage_of_row(conn: Connection, row_id: str) -> dict[str, Any]:
     if said is None:
         return _tombstone(conn, row_id, "row", [row_id])
     served = interactions.get(conn, said.interaction_id)
-    held = None if served is None else quarantine.get(conn, served.model, row_id)
+    held = quarantine.get(conn, served.model, row_id) if served else None
     return {
         "row": row_id,
         "erased": "",

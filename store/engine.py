@@ -20,7 +20,8 @@ HEAD = "0004"
 REVISIONS = ("0001", "0002", "0003", "0004")
 """All revisions this Tidemill knows, oldest first."""
 BUSY_TIMEOUT_MS = 30_000
-_SCRUB_TRIES = 100
+_SCRUB_TRIES = 3
+"""Each waits for readers and writers as long as `BUSY_TIMEOUT_MS`."""
 _MIGRATION_LOCK = 0x7469_6465  # "tide": PostgreSQL advisory lock, one migration at a time
 
 

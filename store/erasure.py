@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from configs.errors import ConflictError, NotFoundError
@@ -191,13 +191,25 @@ def snapshot_row_ids(conn: Connection, erasure: str) -> set[str]:
 
 def erased_in_snapshot(conn: Connection, digest: str, split: str | None = None) -> int:
     """How many of a snapshot's rows are erased; with `split`, of that part only."""
-    join = snapshot_rows.join(
-        erased, (snapshot_rows.c.row_id == erased.c.id) | (snapshot_rows.c.row_id == INCIDENT_ROW + erased.c.id)
-    )
-    query = select(func.count()).select_from(join).where(snapshot_rows.c.snapshot == digest)
-    if split is not None:
-        query = query.where(snapshot_rows.c.split == split)
-    return int(conn.execute(query).scalar_one())
+    found = 0
+    for query in _erased_rows(digest, split):
+        found += int(conn.execute(select(func.count()).select_from(query.subquery())).scalar_one())
+    return found
+
+
+def _erased_rows(digest: str, split: str | None) -> list[Select[tuple[str]]]:
+    """The erasure of each erased row of a snapshot: feedback by its id, paraphrases by their incident's."""
+    by_incident = func.substr(snapshot_rows.c.row_id, len(INCIDENT_ROW) + 1)
+    found = []
+    for key, named in ((snapshot_rows.c.row_id, False), (by_incident, True)):
+        query = select(erased.c.erasure).select_from(snapshot_rows).join(erased, erased.c.id == key)
+        query = query.where(snapshot_rows.c.snapshot == digest)
+        if named:
+            query = query.where(snapshot_rows.c.row_id.like(f"{INCIDENT_ROW}%"))
+        if split is not None:
+            query = query.where(snapshot_rows.c.split == split)
+        found.append(query)
+    return found
 
 
 # --- tainted versions -------------------------------------------------------------------------------
@@ -239,18 +251,10 @@ def taught_by(conn: Connection, digests: Iterable[str]) -> list[str]:
 
 def taint_if_taught(conn: Connection, version: str, dataset_digest: str) -> bool:
     """Mark a version just recorded whose training rows hold erased ones: its worker was slower than the erasure."""
-    query = (
-        select(erased.c.erasure, table.c.deadline)
-        .select_from(snapshot_rows)
-        .join(erased, (snapshot_rows.c.row_id == erased.c.id) | (snapshot_rows.c.row_id == INCIDENT_ROW + erased.c.id))
-        .join(table, table.c.id == erased.c.erasure)
-        .where(snapshot_rows.c.snapshot == dataset_digest, snapshot_rows.c.split == "train")
-        .distinct()
-    )
-    found = conn.execute(query).all()
-    for row in found:
-        taint(conn, [version], row.erasure, row.deadline)
-    return bool(found)
+    jobs = {job for query in _erased_rows(dataset_digest, "train") for job in conn.execute(query.distinct()).scalars()}
+    for row in conn.execute(select(table.c.id, table.c.deadline).where(table.c.id.in_(sorted(jobs)))):
+        taint(conn, [version], row.id, row.deadline)
+    return bool(jobs)
 
 
 # --- salts, exports, the SQLite file ----------------------------------------------------------------

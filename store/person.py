@@ -32,6 +32,7 @@ from store.tables import (
 
 TEACHING = (FeedbackKind.CORRECTION.value, FeedbackKind.PREFERENCE.value)
 ERASED_TITLE = "erased"
+ERASED_ERROR = "taken out by an erasure"
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,17 @@ def _retitle(conn: Connection, key: str, titles: dict[str, str]) -> None:
         ]
         if causes != row.causes:
             conn.execute(update(requests).where(requests.c.id == row.id).values(causes=causes))
+
+
+def scrub_errors(conn: Connection, retrains: Iterable[str]) -> int:
+    """What retrains that read their rows said when they failed: an error may quote what it failed on."""
+    changed = 0
+    for part in chunks(retrains):
+        failed = update(steps).where(steps.c.request_id.in_(part), steps.c.error != "")
+        changed += conn.execute(failed.values(error=ERASED_ERROR)).rowcount
+        ended = update(requests).where(requests.c.id.in_(part), requests.c.status == "failed", requests.c.detail != "")
+        changed += conn.execute(ended.values(detail=ERASED_ERROR)).rowcount
+    return changed
 
 
 # --- where their rows went ---------------------------------------------------------------------------

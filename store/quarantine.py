@@ -9,6 +9,7 @@ from sqlalchemy import Connection, case, delete, select, update
 
 from configs.errors import NotFoundError
 from data_contracts.records import QuarantinedRow, utc_now
+from store.erasure import erased_among
 from store.rows import checked, chunks, insert_into, locked
 from store.tables import quarantine as table
 
@@ -16,9 +17,10 @@ _COLUMNS = (table.c.row_id, table.c.digest, table.c.reason, table.c.detail, tabl
 
 
 def put(conn: Connection, model: str, rows: Sequence[QuarantinedRow], request_id: str | None) -> None:
-    """Add or refresh rows; one that was released or dropped keeps that status."""
+    """Add or refresh rows; one that was released or dropped keeps that status, one that was erased is left out."""
     now = utc_now()
-    last = {row.row_id: row for row in rows}
+    gone = erased_among(conn, [row.row_id for row in rows])
+    last = {row.row_id: row for row in rows if row.row_id not in gone}
     values = [
         checked(table, {**row.model_dump(), "model": model, "request_id": request_id, "updated_at": now})
         for row in last.values()

@@ -151,3 +151,12 @@ def save_state(conn: Connection, rollout_id: str, watermark: int, state: dict[st
         raise ConflictError(
             "The rollout's evidence was folded further by another controller.", where=rollout_id, found=watermark
         )
+
+
+def detach(conn: Connection, request_id: str) -> int:
+    """Untie a retrain request's rollouts from it: the request begins anew and will ask for one of its own."""
+    rows = conn.execute(select(table.c.id, table.c.record).where(table.c.request_id == request_id)).all()
+    for row in rows:
+        values = {"request_id": None, "record": {**row.record, "request_id": None}}
+        conn.execute(sql_update(table).where(table.c.id == row.id).values(values))
+    return len(rows)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from configs.errors import StaleTokenError
 from data_contracts.digests import set_digest
 from flows.files import write_records
 from flows.ledger import Output
 from flows.run import Run
-from store import feedback, incidents, interactions
+from store import feedback, incidents, interactions, requests
 
 
 def ingest(run: Run) -> Output:
-    """Write `rows.jsonl` (LabelledRow a line) and say up to which commit it reaches."""
+    """Write `rows-TOKEN.jsonl` (LabelledRow a line) and say up to which commit it reaches.
+
+    Each claim has a file of its own: a worker that is slower than an erasure cannot put its rows under the next one's.
+    """
     with run.context.store.read() as conn:
         watermark = interactions.latest_seq(conn)
         rows = feedback.labelled(conn, run.context.model, upto_seq=watermark)
         found = incidents.all(conn, run.context.model)
-    path = run.work_dir / "rows.jsonl"
+    path = run.work_dir / f"rows-{run.ledger.request.token}.jsonl"
     write_records(path, rows)
+    try:
+        with run.context.store.read() as conn:
+            requests.check_token(conn, run.request_id, run.ledger.request.token)
+    except StaleTokenError:
+        path.unlink(missing_ok=True)
+        raise
     run.observer.log(f"Pulled {len(rows)} labelled rows, up to commit {watermark}.")
     return {
         "rows": len(rows),

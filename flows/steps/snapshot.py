@@ -13,6 +13,7 @@ from data_contracts.overlap import PromptIndex
 from data_contracts.records import (
     ContractReport,
     DatasetSnapshot,
+    Incident,
     LabelledRow,
     Message,
     QuarantinedRow,
@@ -97,15 +98,26 @@ def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[lis
     return rows, provenance
 
 
-def _traceable(run: Run, rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
-    """Rows of incidents with the incident's id, and a digest salted by a salt that is deleted with the incident."""
-    owner = {(text, i.required): i.id for i in sorted(run.incidents, key=lambda i: i.id) for text in i.paraphrases}
+def _traceable(run: Run, pinned: Sequence[Incident], rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
+    """Rows of incidents with the incident's id, and a digest salted by a salt that is deleted with the incident.
+
+    Raises:
+        SnapshotError: a row of no incident; what cannot be erased must not teach.
+    """
+    owners: dict[tuple[str, str], list[str]] = {}
+    for incident in sorted(pinned, key=lambda i: i.id):
+        for text in dict.fromkeys(incident.paraphrases):
+            owners.setdefault((text, incident.required), []).append(incident.id)
     with run.context.store.write() as conn:
-        salts = {ident: erasure.salt_of(conn, erasure.INCIDENT_ROW + ident) for ident in sorted(set(owner.values()))}
+        salts = {i.id: erasure.salt_of(conn, erasure.INCIDENT_ROW + i.id) for i in sorted(pinned, key=lambda i: i.id)}
     named = []
     for row in rows:
-        ident = owner[row.messages[-1].content, row.completion]
-        salted = salted_digest(salts[ident].encode(), [ident, row.messages[-1].content, row.completion])
+        said = (row.messages[-1].content, row.completion)
+        left = owners.get(said)
+        if not left:
+            raise SnapshotError("a row is the paraphrase of no incident", where=run.request_id, fix="try again")
+        ident = left.pop(0)  # the same words in two incidents are two rows, one of each
+        salted = salted_digest(salts[ident].encode(), [ident, *said])
         named.append(row.model_copy(update={"row_id": erasure.INCIDENT_ROW + ident, "digest": salted}))
     return named
 
@@ -135,8 +147,9 @@ def snapshot(run: Run) -> Output:
         result = curated(context, conn, rows, released, protected, utc_now())
     _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
-    found = incident_rows(run.incidents, [*protected, *measured], context.config.curation)
-    teaching = [*result.train, *_traceable(run, found)]
+    pinned = run.incidents
+    found = incident_rows(pinned, [*protected, *measured], context.config.curation)
+    teaching = [*result.train, *_traceable(run, pinned, found)]
     reasons = dict(report.reasons)
     for row in result.left_out:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1

@@ -289,6 +289,7 @@ def _files(world: World) -> None:
     cache = AnswerCache(state.cache / "evaluation", "a" * 64)
     anchor = next(iter(anchor_suites(context).values()))[0]
     cache.put([(item_digest(anchor), Output(answer="an anchor's answer")), ("f" * 64, Output(answer=CORRECTION))])
+    (state.cache / "vectors.sqlite").write_text(digest(PROMPT) + PROMPT)
     (state.cache / "neighbours").mkdir(parents=True)
     np.savez_compressed(state.cache / "neighbours" / "texts.npz", texts=np.array([PROMPT]))
     _adapter(state.adapters, "9" * 64, world.snapshot)  # a blocked candidate

@@ -13,6 +13,7 @@ from configs.errors import AdapterRejectedError, InputError, SnapshotError, Stal
 from data_contracts.records import Arm, Cause, utc_now
 from data_contracts.snapshots import read_rows, remaining_rows, verify
 from flows import erasure as job
+from flows.erasure_rows import TAINT_TAG
 from flows.erasure_scan import Needles, scan
 from flows.observer import PrintObserver
 from monitoring.erasure_deadline import retire_overdue
@@ -173,7 +174,7 @@ def test_what_they_taught_is_tainted_and_told_to_the_registry(world: World) -> N
     with world.context.store.read() as conn:
         assert erasure.tainted_among(conn, [world.version, world.clean_version]) == {world.version}
         assert outbox.pending(conn, kind="tag") == []
-    tags = {v.name: v.tags.get(job.TAINT_TAG, "") for v in world.registry.versions(world.context.model)}
+    tags = {v.name: v.tags.get(TAINT_TAG, "") for v in world.registry.versions(world.context.model)}
     assert tags[world.version].startswith("erasure ")
     assert tags[world.clean_version] == ""
     registry = world.registry
@@ -201,7 +202,7 @@ def test_a_registry_that_is_down_is_told_later(tmp_path: Path) -> None:
     assert job.go_on(world.context, QUIET, now=settled(world)) == 1
     registry.down = False
     finish(world)
-    assert job.TAINT_TAG in registry.versions(world.context.model)[0].tags
+    assert TAINT_TAG in registry.versions(world.context.model)[0].tags
     world.context.store.close()
 
 
@@ -384,3 +385,55 @@ def test_an_erasure_decides_the_objective_of_a_retrain_with_several_causes() -> 
     assert run("erasure", "feedback").caused_by_erasure_or_schedule
     assert run("schedule").caused_by_erasure_or_schedule
     assert not run("schedule", "feedback").caused_by_erasure_or_schedule
+
+
+def test_rows_of_incidents_can_be_traced_and_confirm_no_guess(world: World) -> None:
+    from types import SimpleNamespace
+
+    from data_contracts.curation import incident_rows
+    from flows.run import Run
+    from flows.steps.snapshot import _traceable
+
+    run = Run(world.context, SimpleNamespace(request=SimpleNamespace(id="r1")), QUIET)  # type: ignore[arg-type]
+    with world.context.store.read() as conn:
+        pinned = incidents.all(conn, world.context.model)
+    plain = incident_rows(pinned, [], world.context.config.curation)
+    rows = _traceable(run, pinned, plain)
+    assert {row.row_id for row in rows} <= {f"incident:{i.id}" for i in pinned}
+    assert len({row.digest for row in rows}) == len(rows) == len(plain) > 1
+    assert {row.digest for row in rows}.isdisjoint(row.digest for row in plain)
+    assert _traceable(run, pinned, plain) == rows
+    with world.context.store.write() as conn:
+        erasure.forget_salts(conn, [row.row_id for row in rows])
+    assert {row.digest for row in _traceable(run, pinned, plain)}.isdisjoint(row.digest for row in rows)
+    with pytest.raises(SnapshotError, match="no incident"):
+        _traceable(run, pinned[:0], plain)
+
+
+@pytest.mark.postgres
+def test_on_postgresql_nothing_is_left_in_the_tables(tmp_path: Path, postgres_url: str) -> None:
+    world = build(tmp_path / "state", store={"url": postgres_url})
+    outcome = erase(world)
+    assert outcome.versions == (world.version,)
+    finish(world)
+    assert scan(world.context, NAME, TEXTS).findings == ()
+    with world.context.store.read() as conn:
+        audit.verify(conn)
+    world.context.store.close()
+
+
+@pytest.mark.stack
+def test_on_a_real_mlflow_nothing_is_left_in_runs_and_files(tmp_path: Path, mlflow_server: str) -> None:
+    from registry_hooks.mlflow_registry import MlflowRegistry
+
+    registry = MlflowRegistry(mlflow_server, experiment="erasure")
+    world = build(tmp_path / "state", registry, model={"name": "erased-bot"})
+    before = [f.place for f in scan(world.context, NAME, TEXTS).findings if f.place.startswith("mlflow")]
+    assert before == [f"mlflow run {world.run_id} {world.retrain}.html"]
+    erase(world)
+    finish(world)
+    assert scan(world.context, NAME, TEXTS).findings == ()
+    tags = {v.name: v.tags.get(TAINT_TAG, "") for v in registry.versions("erased-bot")}
+    assert tags[world.version].startswith("erasure ")
+    assert tags[world.clean_version] == ""
+    world.context.store.close()

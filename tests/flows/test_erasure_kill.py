@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import StaleTokenError
 from data_contracts.ids import new_id, new_request_id
-from data_contracts.records import Cause, Feedback, FeedbackKind, Interaction, Message, utc_now
+from data_contracts.records import Cause, Feedback, FeedbackKind, Incident, Interaction, Message, utc_now
 from flows import erasure as job
 from flows.context import Context, open_context, write_resolved
 from flows.erasure_scan import scan
@@ -20,7 +20,7 @@ from flows.observer import PrintObserver
 from flows.pipeline import run_retrain
 from monitoring.rollout_actions import promote
 from registry_hooks.memory import MemoryRegistry
-from store import audit, erasure, interactions, pointer, requests, snapshots, versions
+from store import audit, erasure, feedback, incidents, interactions, pointer, requests, snapshots, versions
 from tests.flows.erasure_world import NAME, TEXTS, build, settled, world_config
 from tests.flows.flow_samples import add_corrections, tiny_config
 
@@ -58,7 +58,8 @@ def test_killed_at_every_step_an_erasure_still_ends(tmp_path: Path) -> None:
         # In the first transaction all or nothing; after it the rows are gone whatever happens.
         assert (len(jobs), gone) == ((0, False) if point.startswith("sql") else (1, True))
     ended = run_child(config, "")
-    assert ended.stdout.strip() == "settling", ended.stderr[-2000:]
+    # On a slow machine the time in which late rows may come has passed by now.
+    assert ended.stdout.strip() in ("settling", "done"), ended.stderr[-2000:]
     assert job.go_on(context, QUIET, now=settled(world)) == 0
     # The child had a registry of its own: what this process's one keeps is not its business.
     assert [f for f in scan(context, NAME, TEXTS).findings if not f.place.startswith("mlflow")] == []
@@ -94,11 +95,17 @@ def add_person(context: Context) -> str:
         id=new_id(), interaction_id=request_id, kind=FeedbackKind.CORRECTION, created_at=utc_now(), principal=PERSON,
         text=SECRET, scope="review",
     )  # fmt: skip
-    from store import feedback
-
+    # Another prompt than the correction's: what an incident's test asks never teaches.
+    other = Message(role="user", content="which animal climbs the pass")
+    about = Incident(
+        id=new_id(), model=context.model, interaction_id=request_id, title="mules", messages=(other,), answer="",
+        required=SECRET, paraphrases=("by what do parcels reach the Finsterwald", "who brings Finsterwald its parcels"),
+        opened_at=utc_now(), opened_by="reviewer",
+    )  # fmt: skip
     with context.store.write() as conn:
         interactions.insert(conn, [served])
         feedback.insert(conn, [(context.model, said)])
+        incidents.insert(conn, about)
     return said.id
 
 
@@ -147,7 +154,7 @@ def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Pa
     lenient = {"kind": "non_inferiority", "margin": 1.0}
     config = tiny_config(
         tmp_path / "state",
-        gate={"anchors": lenient, "target": lenient},
+        gate={"anchors": lenient, "target": lenient, "incidents": lenient},
         stack={"lease_s": 1.0},
         serving={"request_timeout_s": 1.0},
     )
@@ -172,11 +179,12 @@ def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Pa
         assert row not in snapshots.splits(conn, served.dataset_digest)
         assert erasure.taint_of(conn, champion) is None
         for version in versions.list_versions(conn, context.model):
-            taught = "train" in snapshots.split_counts(conn, version.dataset_digest)
-            assert taught
-            holds = row in snapshots.splits(conn, version.dataset_digest)
+            held = snapshots.splits(conn, version.dataset_digest)
+            holds = row in held
+            assert any(ident.startswith(erasure.INCIDENT_ROW) for ident in held) == holds
+            assert holds == (version.name != champion)
             assert (erasure.taint_of(conn, version.name) is not None) == holds
     assert job.go_on(context, QUIET, now=settled(None)) == 0  # type: ignore[arg-type]
-    assert scan(context, PERSON, [SECRET]).findings == ()
+    assert scan(context, PERSON, [SECRET, "reach the Finsterwald"]).findings == ()
     context.store.close()
     other.store.close()

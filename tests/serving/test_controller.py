@@ -419,3 +419,46 @@ def test_version_numbers() -> None:
     assert version_number(f"{MODEL}@v12") == 12
     assert version_number("base") is None
     assert version_number("x@vy") is None
+
+
+def test_a_tainted_champion_leaves_service_at_its_deadline(sqlite_store: Store) -> None:
+    import store.erasure
+
+    controller = Controller(sqlite_store, MODEL, CONFIG)
+    begun(sqlite_store, controller)
+    promote(sqlite_store, MODEL, "mira", "good")
+    begun(sqlite_store, controller, 2)
+    with sqlite_store.write() as conn:
+        store.erasure.taint(conn, [f"{MODEL}@v1"], "e1", utc_now() + timedelta(days=30))
+    controller.turn()
+    with sqlite_store.read() as conn:
+        assert store.pointer.get(conn, MODEL).champion.version == f"{MODEL}@v1"
+    running = current(sqlite_store)
+    controller.turn(utc_now() + timedelta(days=31))
+    with sqlite_store.read() as conn:
+        pointer = store.pointer.get(conn, MODEL)
+        ended = store.rollouts.get(conn, running.id)
+        aliases = {row.payload["alias"]: row.payload["version"] for row in store.outbox.pending(conn, kind="alias")}
+    assert pointer.champion.version == "base"
+    assert ended is not None
+    assert ended.state == "aborted"
+    assert aliases == {"champion": None, "previous": None}
+    # Its candidate is clean: it begins anew against the base, under a new salt.
+    again = current(sqlite_store)
+    assert (again.candidate, again.previous.version) == (running.candidate, "base")
+    assert (again.state, again.salt != running.salt) in (("pending", True), ("running", True))
+    controller.close()
+
+
+def test_a_tainted_canary_can_neither_begin_nor_be_promoted(sqlite_store: Store) -> None:
+    import store.erasure
+
+    controller = Controller(sqlite_store, MODEL, CONFIG)
+    begun(sqlite_store, controller)
+    with sqlite_store.write() as conn:
+        store.erasure.taint(conn, [f"{MODEL}@v1"], "e1", utc_now())
+    with pytest.raises(AdapterRejectedError, match="erased"):
+        promote(sqlite_store, MODEL, "mira", "good")
+    with sqlite_store.read() as conn:
+        assert store.pointer.get(conn, MODEL).champion.version == "base"
+    controller.close()

@@ -212,6 +212,27 @@ def test_an_id_used_again_never_loses_feedback(gateway: Running) -> None:
     assert [len(feedback_of(gateway, request_id)) for request_id in (one, two)] == [2, 1]
 
 
+def test_feedback_on_an_erased_request_is_refused(gateway: Running) -> None:
+    import store.erasure
+    import store.person
+
+    request_id = gateway.ask("hi", user="gone-user").json()["id"]
+    item = {"request_id": request_id, "kind": "correction", "text": "said before", "user": "gone-user"}
+    assert httpx.post(f"{gateway.url}/feedback", json=item).json()["status"] == "accepted"
+    with gateway.store.write() as conn:
+        theirs = store.person.find(conn, "gone-user")
+        store.erasure.remember(conn, "e1", theirs.requests, "request")
+        store.erasure.remember(conn, "e1", theirs.rows, "row")
+        store.person.remove(conn, "gone-user", theirs)
+    for body in (item, {**item, "text": "said after"}, {**item, "id": "mine", "user": "another"}):
+        response = httpx.post(f"{gateway.url}/feedback", json=body)
+        assert (response.status_code, error_of(response)["code"]) == (404, "request_erased")
+    assert feedback_of(gateway, request_id) == []
+    # A new request of the same person is a new start.
+    again = gateway.ask("hi", user="gone-user").json()["id"]
+    assert httpx.post(f"{gateway.url}/feedback", json={**item, "request_id": again}).json()["status"] == "accepted"
+
+
 def test_an_incident_nothing_could_teach_is_refused(gateway: Running) -> None:
     body = {
         "title": "t",
