@@ -264,6 +264,8 @@ class ReviewSection(Section):
     """Who may label; empty = whoever can open the store."""
     lease_s: Positive = 900.0
     """How long an item is lent to one labeller."""
+    label_studio_lease_s: Positive = 7 * 86_400.0
+    """How long pushed items are lent to Label Studio."""
     gold_share: Fraction = 0.1
     """Share of a labeller's turns that are gold items (known answers, not marked as such)."""
     two_labels: tuple[Literal["quarantine", "conflict", "incident", "sample", "answer"], ...] = ("conflict", "incident")

@@ -155,15 +155,22 @@ class Desk:
             NotFoundError, ConflictError, StaleTokenError: see `store.reviews.label`.
         """
         self.check_labeller(labeller)
-        limit = self.config.serving.max_feedback_chars
         with self.store.write() as conn:
-            found = reviews.get(conn, item)
-            answer = checked_answer(answer, found.guideline, self.guidelines, max_chars=limit)
-            effects.check(conn, found, answer, self.config.curation)
-            new = reviews.label(conn, item, labeller, token, answer, role=role)
-            if new:
-                self._settle(conn, found, labeller, answer, role)
+            new = self.record(conn, item, labeller, token, answer, role=role)
         return Receipt(item=item, new=new)
+
+    def record(
+        self, conn: Connection, item: str, labeller: str, token: str, answer: ReviewAnswer, *, role: Role = "label"
+    ) -> bool:
+        """`label` in the caller's transaction; False if this very answer was recorded before."""
+        limit = self.config.serving.max_feedback_chars
+        found = reviews.get(conn, item)
+        answer = checked_answer(answer, found.guideline, self.guidelines, max_chars=limit)
+        effects.check(conn, found, answer, self.config.curation)
+        new = reviews.label(conn, item, labeller, token, answer, role=role)
+        if new:
+            self._settle(conn, found, labeller, answer, role)
+        return new
 
     def _settle(self, conn: Connection, item: ReviewItem, labeller: str, answer: ReviewAnswer, role: Role) -> None:
         settled = settle(item, reviews.labels_of(conn, item.id))

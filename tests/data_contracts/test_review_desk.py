@@ -98,7 +98,7 @@ def test_accept_releases_the_row_and_says_so_in_the_audit_log(store: Store) -> N
     desk = desk_of(store)
     hold(store, "row-1")
     id = queue_row(store, desk.config, "row-1")
-    task = answer(desk, "bea", "accept", note="checked with bob@example.com")
+    task = answer(desk, "yuki", "accept", note="checked with bob@example.com")
     assert (task.kind, task.reason, task.payload.proposed) == ("quarantine", "uncorroborated", SECRET)
     assert status_of(store, "row-1") == "released"
     with store.read() as conn:
@@ -109,7 +109,7 @@ def test_accept_releases_the_row_and_says_so_in_the_audit_log(store: Store) -> N
     assert entries[0].detail["effect"] == "released"
     assert entries[0].detail["subject"] == "row-1"
     shown = str([e.model_dump() for e in entries])
-    assert not any(text in shown for text in (SECRET, "bea", "ann", "bob", "checked"))
+    assert not any(text in shown for text in (SECRET, "yuki", "ann", "bob", "checked"))
 
 
 def test_reject_drops_the_row(sqlite_store: Store) -> None:
