@@ -250,13 +250,14 @@ def push(
 
     with opened(profile, state) as context:
         desk = desk_of(context)
+        facts: dict[str, Any]
         if _is_address(to):
             with closing(HttpLabelStudio(to)) as studio:
-                number, pushed = push_to(desk, studio, project or f"Tidemill {desk.model}", by, limit=limit)
-            facts = {"pushed": len(pushed.items), "to": to, "project": number}
+                projects, pushed = push_to(desk, studio, project or f"Tidemill {desk.model}", by, limit=limit)
+            facts = {"pushed": len(pushed.items), "to": to, "projects": projects}
         else:
             facts = {"pushed": len(push_file(desk, Path(to), by, limit=limit).items), "to": to}
-    show(facts, [facts], as_json=as_json, title="review push")
+    show(facts, [{**facts}], as_json=as_json, title="review push")
 
 
 @review_app.command("pull")
@@ -276,8 +277,9 @@ def pull(
 
     from cli.output import print_line, show
     from cli.review import desk_of, labeller_names
+    from data_contracts.review.exchange import exported
     from data_contracts.review.exchange import pull as record
-    from data_contracts.review.label_studio import page_config, read_export
+    from data_contracts.review.label_studio import read_export
     from data_contracts.review.label_studio_http import HttpLabelStudio
 
     names = labeller_names(labeller or [])
@@ -285,8 +287,7 @@ def pull(
         desk = desk_of(context)
         if _is_address(origin):
             with closing(HttpLabelStudio(origin)) as studio:
-                number = studio.project(project or f"Tidemill {desk.model}", page_config(desk.guidelines))
-                tasks = studio.export(number)
+                tasks = exported(studio, project or f"Tidemill {desk.model}")
         else:
             tasks = read_export(Path(origin))
         report = record(desk, tasks, by, names=names)

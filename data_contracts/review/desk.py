@@ -218,6 +218,7 @@ class Desk:
             subject=digest(["gold", self.model, guideline, payload.model_dump(mode="json")]),
             payload=payload,
             guideline=guideline,
+            labels_wanted=2 if guideline in self.config.review.two_labels else 1,
             gold_expected=expected,
             reason=reason,
             created_at=utc_now(),

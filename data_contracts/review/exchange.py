@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConflictError, InputError, StaleTokenError, TidemillError
+from configs.errors import ConflictError, InputError, NotFoundError, StaleTokenError, TidemillError
 from data_contracts.records import Record, ReviewItem
 from data_contracts.redaction import Redactor
 from data_contracts.review.desk import Desk
@@ -35,6 +35,8 @@ class Pushed:
 
     items: tuple[str, ...]
     tasks: tuple[dict[str, Any], ...]
+    wanted: tuple[int, ...]
+    """How many people each item asks for."""
 
 
 def borrow(desk: Desk, limit: int) -> Pushed:
@@ -51,7 +53,8 @@ def borrow(desk: Desk, limit: int) -> Pushed:
         golds = reviews.list_items(conn, desk.model, kinds=("gold",), statuses=("open",))
         mixed = sorted([*taken, *_some(golds, wanted, desk.key)], key=lambda item: _keyed(desk.key, item.id))
     told = desk.guidelines.kinds
-    return Pushed(tuple(i.id for i in mixed), tuple(task_of(i, told[i.guideline]) for i in mixed))
+    tasks = tuple(task_of(item, told[item.guideline]) for item in mixed)
+    return Pushed(tuple(item.id for item in mixed), tasks, tuple(item.labels_wanted for item in mixed))
 
 
 def _keyed(key: bytes, id: str) -> str:
@@ -67,19 +70,42 @@ def _return(desk: Desk, items: Sequence[str]) -> None:
         review_leases.return_all(conn, items, BORROWER)
 
 
-def push(desk: Desk, studio: LabelStudio, title: str, by: str, *, limit: int) -> tuple[int, Pushed]:
-    """Push to a server; returns the project's id. If the server fails the items come back at once."""
+def _title(title: str, wanted: int) -> str:
+    return title if wanted == 1 else f"{title}, {wanted} labels each"
+
+
+def push(desk: Desk, studio: LabelStudio, title: str, by: str, *, limit: int) -> tuple[dict[str, int], Pushed]:
+    """Push to a server; returns its projects (title -> id). If the server fails the items come back at once.
+
+    A project asks all its tasks of the same number of people, so items that want two have a project of their own.
+    """
     _check_name(by)
     pushed = borrow(desk, limit)
+    projects: dict[str, int] = {}
     try:
-        project = studio.project(title, page_config(desk.guidelines))
-        if pushed.tasks:
-            studio.import_tasks(project, pushed.tasks)
+        for wanted in sorted(set(pushed.wanted)):
+            name = _title(title, wanted)
+            known = studio.find(name)
+            projects[name] = known if known is not None else studio.create(name, page_config(desk.guidelines), wanted)
+            tasks = [task for task, n in zip(pushed.tasks, pushed.wanted, strict=True) if n == wanted]
+            studio.import_tasks(projects[name], tasks)
     except BaseException:
         _return(desk, pushed.items)
         raise
-    _note(desk, by, "review.pushed", f"project {project}", {"items": len(pushed.items)})
-    return project, pushed
+    _note(desk, by, "review.pushed", f"projects {sorted(projects.values())}", {"items": len(pushed.items)})
+    return projects, pushed
+
+
+def exported(studio: LabelStudio, title: str) -> list[dict[str, Any]]:
+    """All annotated tasks of the projects `push` made.
+
+    Raises:
+        NotFoundError: there are none.
+    """
+    projects = [studio.find(_title(title, wanted)) for wanted in (1, 2)]
+    if not any(projects):
+        raise NotFoundError("Label Studio has no such project", where="--project", found=title, fix="push first")
+    return [task for project in projects if project is not None for task in studio.export(project)]
 
 
 def push_file(desk: Desk, path: Path, by: str, *, limit: int) -> Pushed:

@@ -29,8 +29,12 @@ NOTHING = "-"
 class LabelStudio(Protocol):
     """What is used of a Label Studio server."""
 
-    def project(self, title: str, config: str) -> int:
-        """The id of the project of this title, made with this labelling page if there is none."""
+    def find(self, title: str) -> int | None:
+        """The id of the project of this title, or None."""
+        ...
+
+    def create(self, title: str, config: str, overlap: int) -> int:
+        """Make a project with this labelling page, whose tasks want `overlap` annotators each; returns its id."""
         ...
 
     def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> int:
@@ -48,12 +52,13 @@ class MemoryLabelStudio:
     def __init__(self) -> None:
         self.projects: list[dict[str, Any]] = []
 
-    def project(self, title: str, config: str) -> int:
+    def find(self, title: str) -> int | None:
         """See LabelStudio."""
-        for place, known in enumerate(self.projects, 1):
-            if known["title"] == title:
-                return place
-        self.projects.append({"title": title, "label_config": config, "tasks": []})
+        return next((place for place, known in enumerate(self.projects, 1) if known["title"] == title), None)
+
+    def create(self, title: str, config: str, overlap: int) -> int:
+        """See LabelStudio."""
+        self.projects.append({"title": title, "label_config": config, "maximum_annotations": overlap, "tasks": []})
         return len(self.projects)
 
     def _tasks(self, project: int) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class HttpLabelStudio:
         """Close the connections."""
         self._client.close()
 
-    def project(self, title: str, config: str) -> int:
+    def find(self, title: str) -> int | None:
         """See LabelStudio."""
         page = 1
         while True:
@@ -56,10 +56,13 @@ class HttpLabelStudio:
                 if known.get("title") == title:
                     return int(known["id"])
             if not found.get("next"):
-                break
+                return None
             page += 1
-        made = self._call("POST", "/api/projects/", json={"title": title, "label_config": config})
-        return int(made["id"])
+
+    def create(self, title: str, config: str, overlap: int) -> int:
+        """See LabelStudio."""
+        facts = {"title": title, "label_config": config, "maximum_annotations": overlap}
+        return int(self._call("POST", "/api/projects/", json=facts)["id"])
 
     def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> int:
         """See LabelStudio."""

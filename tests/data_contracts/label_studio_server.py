@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             more = first + size < len(studio.projects)
             self._answer(200, {"count": len(studio.projects), "next": "more" if more else None, "results": shown})
         elif parts == ["api", "projects"]:
-            self._answer(201, {"id": studio.project(body["title"], body["label_config"])})
+            self._answer(201, {"id": studio.create(body["title"], body["label_config"], body["maximum_annotations"])})
         elif parts[3:] == ["import"]:
             self._answer(201, {"task_count": studio.import_tasks(int(parts[2]), body)})
         elif parts[3:] == ["export"] and query.get("exportType") == ["JSON"]:

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_studio_server import LEGACY, PERSONAL, State, serving
 
-from configs.errors import ConfigError, InputError, UnavailableError
+from configs.errors import ConfigError, InputError, NotFoundError, UnavailableError
 from configs.loader import load_config, resource_path
 from data_contracts.ids import new_id
 from data_contracts.records import Incident, Message, ReviewAnswer, ReviewItem, ReviewPayload, utc_now
 from data_contracts.review.desk import Desk
-from data_contracts.review.exchange import BORROWER, pull, push, push_file
+from data_contracts.review.exchange import BORROWER, exported, pull, push, push_file
 from data_contracts.review.guidelines import load_guidelines
 from data_contracts.review.items import incident_item
 from data_contracts.review.label_studio import (
@@ -66,21 +66,22 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 # --- the seam's contract -------------------------------------------------------------------------
 
 
-def test_a_project_is_made_once_per_title(pair: Pair) -> None:
-    many = [pair.studio.project(f"Project {n}", PAGE) for n in range(4)]
+def test_a_project_is_found_by_its_title(pair: Pair) -> None:
+    assert pair.studio.find("Project 2") is None
+    many = [pair.studio.create(f"Project {n}", PAGE, n + 1) for n in range(4)]
     assert len(set(many)) == 4
-    assert pair.studio.project("Project 2", PAGE) == many[2]
-    assert pair.behind.projects[many[2] - 1]["label_config"] == PAGE
+    assert pair.studio.find("Project 2") == many[2]
+    made = pair.behind.projects[many[2] - 1]
+    assert (made["label_config"], made["maximum_annotations"]) == (PAGE, 3)
 
 
 def test_projects_beyond_the_first_page_are_found(pair: Pair) -> None:
     pair.behind.projects.extend({"title": f"p{n}", "label_config": PAGE, "tasks": []} for n in range(230))
-    assert pair.studio.project("p229", PAGE) == 230
-    assert len(pair.behind.projects) == 230
+    assert pair.studio.find("p229") == 230
 
 
 def test_only_annotated_tasks_come_back_with_what_went_out(pair: Pair) -> None:
-    project = pair.studio.project("t", PAGE)
+    project = pair.studio.create("t", PAGE, 1)
     text = "line 1\nline 2 <b>&amp; \u202e \U0001f44d"
     tasks = [{"data": {KEY: f"rv-{n}", "conversation": text}} for n in range(3)]
     assert pair.studio.import_tasks(project, tasks) == 3
@@ -114,7 +115,7 @@ def test_a_wrong_token_is_refused_and_never_shown(token: str) -> None:
     with serving(State()) as url:
         client = HttpLabelStudio(url, token)
         with pytest.raises(InputError) as raised:
-            client.project("t", PAGE)
+            client.find("t")
         client.close()
     assert token not in str(raised.value)
     assert "401" in str(raised.value)
@@ -127,7 +128,7 @@ def test_a_server_that_fails_is_one_clear_error(status: int, error: type[Excepti
     with serving(state) as url:
         client = HttpLabelStudio(url, LEGACY)
         with pytest.raises(error):
-            client.project("t", PAGE)
+            client.find("t")
         client.close()
     assert len(state.requests) == 1  # a redirect is not followed: it could carry the token away
 
@@ -187,19 +188,19 @@ def state_of(store: Store, id: str) -> str:
 def test_pushed_items_are_lent_and_come_back_labelled_once(store: Store, pair: Pair) -> None:
     desk = desk_of(store)
     ids = queue(store, 3)
-    project, pushed = push(desk, pair.studio, "Tidemill", "ops", limit=2)
+    projects, pushed = push(desk, pair.studio, "Tidemill", "ops", limit=2)
+    (project,) = projects.values()
     assert len(pushed.items) == 2
     left = desk.next("bea")
     assert left is not None
     assert {left.item, *pushed.items} == set(ids)
     assert desk.next("cem") is None
-    again, rest = push(desk, pair.studio, "Tidemill", "ops", limit=10)
-    assert (again, rest.items) == (project, ())
+    assert push(desk, pair.studio, "Tidemill", "ops", limit=10)[1].items == ()
     pair.behind.annotate(project, pushed.items[0], 1, ACCEPT)
-    report = pull(desk, pair.studio.export(project), "ops", names={1: "bea"})
+    report = pull(desk, exported(pair.studio, "Tidemill"), "ops", names={1: "bea"})
     assert (report.recorded, report.repeated, report.refused) == (1, 0, ())
     assert state_of(store, pushed.items[0]) == "done"
-    report = pull(desk, pair.studio.export(project), "ops", names={1: "bea"})
+    report = pull(desk, exported(pair.studio, "Tidemill"), "ops", names={1: "bea"})
     assert (report.recorded, report.repeated, report.refused) == (0, 1, ())
     with store.read() as conn:
         assert [label.labeller for label in reviews.labels_of(conn, pushed.items[0])] == ["bea"]
@@ -211,7 +212,8 @@ def test_pushed_items_are_lent_and_come_back_labelled_once(store: Store, pair: P
 def test_two_annotators_settle_or_go_to_an_adjudicator_here(sqlite_store: Store) -> None:
     desk, studio = desk_of(sqlite_store), MemoryLabelStudio()
     agreed, split = queue(sqlite_store, 2, wanted=2)
-    project, _ = push(desk, studio, "t", "ops", limit=10)
+    projects, _ = push(desk, studio, "t", "ops", limit=10)
+    (project,) = projects.values()
     for item, users in ((agreed, (ACCEPT, ACCEPT)), (split, (ACCEPT, REJECT))):
         studio.annotate(project, item, 1, users[0])
         assert pull(desk, studio.export(project), "ops").recorded == 1
@@ -231,7 +233,8 @@ def test_the_rules_of_the_queue_hold_for_annotators_too(sqlite_store: Store) -> 
     desk, studio = desk_of(sqlite_store, labellers=["bea", "cem", "ann"]), MemoryLabelStudio()
     (hers,) = queue(sqlite_store, 1, people=("ann",))
     (withdrawn,) = queue(sqlite_store, 1)
-    project, _ = push(desk, studio, "t", "ops", limit=10)
+    projects, _ = push(desk, studio, "t", "ops", limit=10)
+    (project,) = projects.values()
     names = {1: "ann", 2: "bea", 3: "cem"}
     studio.annotate(project, hers, 1, ACCEPT)  # her own words
     studio.annotate(project, hers, 9, ACCEPT)  # not on the list of labellers
@@ -247,10 +250,25 @@ def test_the_rules_of_the_queue_hold_for_annotators_too(sqlite_store: Store) -> 
     assert pull(desk, studio.export(project), "ops", names=names).recorded == 1
 
 
+def test_items_for_two_have_a_project_for_two(sqlite_store: Store) -> None:
+    desk, studio = desk_of(sqlite_store), MemoryLabelStudio()
+    (single,) = queue(sqlite_store, 1)
+    (double,) = queue(sqlite_store, 1, wanted=2)
+    projects, _ = push(desk, studio, "t", "ops", limit=10)
+    made = {p["title"]: p["maximum_annotations"] for p in studio.projects}
+    assert made == {"t": 1, "t, 2 labels each": 2}
+    studio.annotate(projects["t"], single, 1, ACCEPT)
+    studio.annotate(projects["t, 2 labels each"], double, 1, ACCEPT)
+    assert pull(desk, exported(studio, "t"), "ops").recorded == 2
+    with pytest.raises(NotFoundError):
+        exported(studio, "never pushed")
+
+
 def test_changing_an_answer_that_was_recorded_is_refused(sqlite_store: Store) -> None:
     desk, studio = desk_of(sqlite_store), MemoryLabelStudio()
     (one,) = queue(sqlite_store, 1)
-    project, _ = push(desk, studio, "t", "ops", limit=10)
+    projects, _ = push(desk, studio, "t", "ops", limit=10)
+    (project,) = projects.values()
     studio.annotate(project, one, 1, ACCEPT)
     pull(desk, studio.export(project), "ops")
     studio.annotate(project, one, 1, REJECT)
@@ -262,7 +280,8 @@ def test_gold_goes_along_unmarked_and_stays(sqlite_store: Store) -> None:
     desk, studio = desk_of(sqlite_store, gold_share=0.5), MemoryLabelStudio()
     queue(sqlite_store, 4)
     golds = queue(sqlite_store, 5, kind="gold")
-    project, pushed = push(desk, studio, "t", "ops", limit=10)
+    projects, pushed = push(desk, studio, "t", "ops", limit=10)
+    (project,) = projects.values()
     sent = [id for id in pushed.items if id in golds]
     assert (len(pushed.items), len(sent)) == (6, 2)
     assert "gold" not in json.dumps(pushed.tasks)
@@ -283,7 +302,8 @@ def test_an_incident_comes_back_with_severity_and_root_cause(sqlite_store: Store
     with sqlite_store.write() as conn:
         incidents.insert(conn, incident)
         reviews.add(conn, made.item, people=made.people, about=made.about)
-    project, pushed = push(desk, studio, "t", "ops", limit=1)
+    projects, pushed = push(desk, studio, "t", "ops", limit=1)
+    (project,) = projects.values()
     assert "[incident high]" in pushed.tasks[0]["data"]["conversation"]
     said = ReviewAnswer(verdict="correct", text="Two.", severity="critical", root_cause="unsafe")
     for user in (1, 2):
