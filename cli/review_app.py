@@ -297,3 +297,26 @@ def pull(
         for line in () if as_json else report.refused[:20]:
             print_line(f"  {line}")
         raise SystemExit(3)
+
+
+@review_app.command("tidy")
+def tidy(
+    origin: Annotated[str, typer.Option("--from", help="A Label Studio address (http://...).")],
+    by: Who,
+    project: Title = None,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what Label Studio needs no more: tasks whose items are done, withdrawn or erased. Pull before."""
+    from contextlib import closing
+
+    from cli.output import show
+    from cli.review import desk_of
+    from data_contracts.review.exchange import tidy as remove
+    from data_contracts.review.label_studio_http import HttpLabelStudio
+
+    with opened(profile, state) as context, closing(HttpLabelStudio(origin)) as studio:
+        desk = desk_of(context)
+        facts = {"deleted": remove(desk, studio, project or f"Tidemill {desk.model}", by)}
+    show(facts, [facts], as_json=as_json, title="review tidy")

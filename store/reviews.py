@@ -118,6 +118,21 @@ def queued(conn: Connection, kind: str, subjects: Collection[str]) -> set[str]:
     return found
 
 
+def open_among(conn: Connection, ids: Collection[str]) -> set[str]:
+    """Those of `ids` that are items which are neither done nor withdrawn, gold ones too."""
+    found: set[str] = set()
+    for part in chunks(ids):
+        query = select(items.c.id).where(items.c.id.in_(part), items.c.status.in_((*LABELLING, "adjudicate")))
+        found.update(conn.execute(query).scalars())
+    return found
+
+
+def people(conn: Connection, id: str) -> list[str]:
+    """Principals whose words an item shows."""
+    query = select(links.c.value).where(links.c.item == id, links.c.kind == "person").order_by(links.c.value)
+    return list(conn.execute(query).scalars())
+
+
 def _missing(id: str) -> NotFoundError:
     return NotFoundError(
         "There is no such review item.", where="review_items", found=id, fix="`tidemill review list` names them"

@@ -184,6 +184,8 @@ class Desk:
         detail = {"kind": item.kind, "subject": item.subject, "outcome": settled.answer.verdict, "how": settled.how}
         if effect in ("corrected", "noted"):
             detail["feedback"] = effects.feedback_id(item)
+        if effect == "superseded":
+            detail["incident"] = effects.successor_id(item)
         audit.append(conn, actor, "review.settled", item.id, {**detail, "effect": effect})
 
     def give_back(self, task: Task, labeller: str) -> None:

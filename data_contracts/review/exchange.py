@@ -96,6 +96,25 @@ def push(desk: Desk, studio: LabelStudio, title: str, by: str, *, limit: int) ->
     return projects, pushed
 
 
+def tidy(desk: Desk, studio: LabelStudio, title: str, by: str) -> int:
+    """Delete the tasks on the server whose items are done, withdrawn or erased here; returns how many.
+
+    Text of an erased person may stand there: run this after `tidemill erase`.
+    """
+    _check_name(by)
+    removed = 0
+    for wanted in (1, 2):
+        project = studio.find(_title(title, wanted))
+        if project is None:
+            continue
+        there = studio.items(project)
+        with desk.store.read() as conn:
+            wanting = reviews.open_among(conn, set(there.values()))
+        removed += studio.remove([task for task, item in there.items() if item not in wanting])
+    _note(desk, by, "review.tidied", desk.model, {"tasks": removed})
+    return removed
+
+
 def exported(studio: LabelStudio, title: str) -> list[dict[str, Any]]:
     """All annotated tasks of the projects `push` made.
 

@@ -45,12 +45,21 @@ class LabelStudio(Protocol):
         """All annotated tasks with their annotations, as in the JSON export."""
         ...
 
+    def items(self, project: int) -> dict[int, str]:
+        """`{task id: review item id}` of all tasks pushed from here."""
+        ...
+
+    def remove(self, tasks: Sequence[int]) -> int:
+        """Delete tasks with their annotations; returns how many were deleted."""
+        ...
+
 
 class MemoryLabelStudio:
     """The double: projects in memory, annotated by `annotate`."""
 
     def __init__(self) -> None:
         self.projects: list[dict[str, Any]] = []
+        self._last = 0
 
     def find(self, title: str) -> int | None:
         """See LabelStudio."""
@@ -71,13 +80,27 @@ class MemoryLabelStudio:
         """See LabelStudio."""
         known = self._tasks(project)
         for task in tasks:
-            known.append({"id": len(known) + 1, "data": dict(task["data"]), "annotations": []})
+            self._last += 1
+            known.append({"id": self._last, "data": dict(task["data"]), "annotations": []})
         return len(tasks)
 
     def export(self, project: int) -> list[dict[str, Any]]:
         """See LabelStudio."""
         found: list[dict[str, Any]] = json.loads(json.dumps([t for t in self._tasks(project) if t["annotations"]]))
         return found
+
+    def items(self, project: int) -> dict[int, str]:
+        """See LabelStudio."""
+        return {task["id"]: task["data"][KEY] for task in self._tasks(project) if KEY in task["data"]}
+
+    def remove(self, tasks: Sequence[int]) -> int:
+        """See LabelStudio."""
+        removed = 0
+        for project in self.projects:
+            kept = [task for task in project["tasks"] if task["id"] not in tasks]
+            removed += len(project["tasks"]) - len(kept)
+            project["tasks"] = kept
+        return removed
 
     def annotate(self, project: int, item: str, user: int, answer: ReviewAnswer, *, cancelled: bool = False) -> None:
         """Do what a person does in the browser."""

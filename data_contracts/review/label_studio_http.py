@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from configs.errors import ConfigError, InputError, UnavailableError
+from data_contracts.review.label_studio import KEY
 
 TOKEN_VARIABLE = "TIDEMILL_LABEL_STUDIO_TOKEN"  # noqa: S105 - the name of the variable
 TIMEOUT_S = 60.0
@@ -74,6 +75,24 @@ class HttpLabelStudio:
         found = self._call("GET", f"/api/projects/{project}/export", params={"exportType": "JSON"})
         return list(found)
 
+    def items(self, project: int) -> dict[int, str]:
+        """See LabelStudio."""
+        found: dict[int, str] = {}
+        page = 1
+        while True:
+            seen = self._call("GET", "/api/tasks/", params={"project": project, "page": page, "page_size": PAGE})
+            tasks = seen.get("tasks", [])
+            found.update({int(task["id"]): task["data"][KEY] for task in tasks if KEY in task["data"]})
+            if not tasks or page * PAGE >= int(seen.get("total", 0)):
+                return found
+            page += 1
+
+    def remove(self, tasks: Sequence[int]) -> int:
+        """See LabelStudio."""
+        for task in tasks:
+            self._call("DELETE", f"/api/tasks/{task}/")
+        return len(tasks)
+
     def _authorise(self) -> None:
         """A personal access token is a refresh token: it buys an access token that lives some minutes."""
         if self._token.count(".") != 2:
@@ -116,6 +135,8 @@ class HttpLabelStudio:
                 found=f"status {answer.status_code}",
                 fix=f"check ${TOKEN_VARIABLE} and --project",
             )
+        if answer.status_code == 204:
+            return None
         try:
             return answer.json()
         except (ValueError, RecursionError) as error:

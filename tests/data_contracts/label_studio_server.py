@@ -85,6 +85,13 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, {"count": len(studio.projects), "next": "more" if more else None, "results": shown})
         elif parts == ["api", "projects"]:
             self._answer(201, {"id": studio.create(body["title"], body["label_config"], body["maximum_annotations"])})
+        elif parts == ["api", "tasks"]:
+            tasks = studio._tasks(int(query["project"][0]))
+            first = (int(query["page"][0]) - 1) * int(query["page_size"][0])
+            shown = tasks[first : first + int(query["page_size"][0])]
+            self._answer(200, {"tasks": shown, "total": len(tasks)})
+        elif parts[:2] == ["api", "tasks"] and method == "DELETE":
+            self._answer(204 if studio.remove([int(parts[2])]) else 404, b"")
         elif parts[3:] == ["import"]:
             self._answer(201, {"task_count": studio.import_tasks(int(parts[2]), body)})
         elif parts[3:] == ["export"] and query.get("exportType") == ["JSON"]:
@@ -94,6 +101,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._handle("GET")
+
+    def do_DELETE(self) -> None:
+        self._handle("DELETE")
 
     def do_POST(self) -> None:
         self._handle("POST")

@@ -234,10 +234,26 @@ def test_an_incident_gets_its_answer_severity_and_root_cause(store: Store) -> No
         assert seen.severities
         assert seen.root_causes
     with store.read() as conn:
-        found = incidents.get(conn, incident.id)
-    assert found is not None
+        (found,) = incidents.all(conn, MODEL)
+        old = incidents.get(conn, incident.id)
+        known = reviews.queued(conn, "incident", [found.id])
+        assert audit.entries(conn)[0].detail["incident"] == found.id
     assert (found.required, found.severity, found.root_cause) == ("At most one a day.", "critical", "unsafe")
-    assert found.status == "open"
+    assert (found.status, found.paraphrases, found.messages) == ("open", incident.paraphrases, incident.messages)
+    assert old is not None
+    assert (old.status, old.required) == ("superseded", incident.required)
+    assert known == {found.id}  # it was just reviewed
+
+
+def test_a_confirmed_incident_keeps_its_texts(sqlite_store: Store) -> None:
+    desk = desk_of(sqlite_store)
+    incident = an_incident(sqlite_store)
+    queue(sqlite_store, incident_item(incident, desk.config.review))
+    for who in ("bea", "cem"):
+        answer(desk, who, "accept", severity="low", root_cause="outdated")
+    with sqlite_store.read() as conn:
+        (found,) = incidents.all(conn, MODEL)
+    assert found == incident.model_copy(update={"severity": "low", "root_cause": "outdated"})
 
 
 def test_a_rejected_incident_neither_teaches_nor_measures(store: Store) -> None:

@@ -20,7 +20,7 @@ from configs.loader import load_config, resource_path
 from data_contracts.ids import new_id
 from data_contracts.records import Incident, Message, ReviewAnswer, ReviewItem, ReviewPayload, utc_now
 from data_contracts.review.desk import Desk
-from data_contracts.review.exchange import BORROWER, exported, pull, push, push_file
+from data_contracts.review.exchange import BORROWER, exported, pull, push, push_file, tidy
 from data_contracts.review.guidelines import load_guidelines
 from data_contracts.review.items import incident_item
 from data_contracts.review.label_studio import (
@@ -92,6 +92,19 @@ def test_only_annotated_tasks_come_back_with_what_went_out(pair: Pair) -> None:
     ((one,), errors) = parse_export([task])
     assert errors == []
     assert (one.item, one.user, one.answer.text, one.answer.note) == ("rv-1", 7, "It is.\nSo.", "n")
+
+
+def test_tasks_are_named_by_their_items_and_removed(pair: Pair) -> None:
+    one, other = pair.studio.create("t", PAGE, 1), pair.studio.create("u", PAGE, 1)
+    pair.studio.import_tasks(one, [{"data": {KEY: f"rv-{n}"}} for n in range(130)])
+    pair.studio.import_tasks(one, [{"data": {"text": "somebody else's"}}])
+    pair.studio.import_tasks(other, [{"data": {KEY: "rv-x"}}])
+    there = pair.studio.items(one)
+    assert set(there.values()) == {f"rv-{n}" for n in range(130)}
+    some = [task for task, item in there.items() if item in ("rv-3", "rv-129")]
+    assert pair.studio.remove(some) == 2
+    assert set(pair.studio.items(one).values()) == {f"rv-{n}" for n in range(130)} - {"rv-3", "rv-129"}
+    assert list(pair.studio.items(other).values()) == ["rv-x"]
 
 
 def test_a_project_that_is_not_there_is_an_input_error(pair: Pair) -> None:
@@ -264,6 +277,20 @@ def test_items_for_two_have_a_project_for_two(sqlite_store: Store) -> None:
         exported(studio, "never pushed")
 
 
+def test_what_is_settled_or_erased_leaves_the_server(store: Store, pair: Pair) -> None:
+    desk = desk_of(store)
+    (done,), (waits,), (hers,) = queue(store, 1), queue(store, 1), queue(store, 1, people=("ann",))
+    projects, _ = push(desk, pair.studio, "t", "ops", limit=10)
+    pair.behind.annotate(projects["t"], done, 1, ACCEPT)
+    assert tidy(desk, pair.studio, "t", "ops") == 0
+    pull(desk, exported(pair.studio, "t"), "ops")
+    with store.write() as conn:
+        assert reviews.erase(conn, [], ["ann"]) == 1
+    assert tidy(desk, pair.studio, "t", "ops") == 2
+    assert list(pair.studio.items(projects["t"]).values()) == [waits]
+    assert hers not in str(pair.behind.projects)
+
+
 def test_changing_an_answer_that_was_recorded_is_refused(sqlite_store: Store) -> None:
     desk, studio = desk_of(sqlite_store), MemoryLabelStudio()
     (one,) = queue(sqlite_store, 1)
@@ -310,8 +337,7 @@ def test_an_incident_comes_back_with_severity_and_root_cause(sqlite_store: Store
         studio.annotate(project, made.item.id, user, said)
     assert pull(desk, studio.export(project), "ops").recorded == 2
     with sqlite_store.read() as conn:
-        found = incidents.get(conn, incident.id)
-    assert found is not None
+        (found,) = incidents.all(conn, MODEL)
     assert (found.required, found.severity, found.root_cause) == ("Two.", "critical", "unsafe")
 
 
