@@ -4,7 +4,7 @@ Pushed items are lent to Label Studio as a whole for `review.label_studio_lease_
 terminal meanwhile. What comes back is one label per annotator and item, under the same rules as any other: nobody
 judges words of their own, nobody twice, and where two differ a third person decides here.
 
-Only plain `Text` tags show user text: they render it as text, whatever it holds.
+User text goes into plain `Text` tags only, never into a tag that renders HTML.
 """
 
 from __future__ import annotations
