@@ -183,6 +183,7 @@ def _record(desk: Desk, one: Annotated, labeller: str) -> bool:
     settings = desk.config.review
     desk.check_labeller(labeller)
     with desk.store.write() as conn:
+        reviews.in_line(conn)
         given = {label.labeller: label.answer for label in reviews.labels_of(conn, one.item)}
         token = ""
         if labeller not in given:

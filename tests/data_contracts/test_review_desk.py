@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from configs.errors import ConflictError, InputError, NotFoundError, StaleTokenError
 from configs.loader import load_config
@@ -26,6 +29,8 @@ from data_contracts.review.operator import decide_rows
 from data_contracts.review.stats import gold_agreement, review_stats
 from store import audit, feedback, incidents, interactions, quarantine, reviews
 from store.engine import Store
+from store.rows import take
+from store.tables import quarantine as quarantine_table
 
 MODEL = "support-bot"
 KEY = b"k" * 32
@@ -370,6 +375,55 @@ def test_a_list_of_labellers_is_kept_to(sqlite_store: Store) -> None:
     assert desk.next("bea") is None
     with pytest.raises(InputError, match="bea"):
         desk.next("mallory")
+
+
+def test_labellers_and_operators_at_once_never_block_each_other_for_good(store: Store) -> None:
+    desk = desk_of(store)
+    rows = [f"row-{n:02d}" for n in range(40)]
+    for n, row in enumerate(rows):
+        hold(store, row, author=f"user-{n}")
+        queue_row(store, desk.config, row)
+    errors: list[BaseException] = []
+
+    def guarded(work: Any) -> Any:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                errors.append(error)
+
+        return threading.Thread(target=run)
+
+    def labels(who: str) -> None:
+        while (task := desk.next(who)) is not None:
+            try:
+                desk.label(task.item, who, task.token, ReviewAnswer(verdict="correct", text="On Monday."))
+            except (ConflictError, NotFoundError, StaleTokenError):
+                continue  # withdrawn or erased meanwhile
+
+    def drops(step: int) -> None:
+        for row in rows[::step]:
+            with contextlib.suppress(NotFoundError):  # erased meanwhile
+                decide_rows(store, MODEL, [row, rows[-1]], "dropped", by="ops", reason="spam")
+
+    def erases() -> None:
+        for n in range(0, 40, 5):
+            with store.write() as conn:  # rows before items, as an erasure does
+                take(conn, "seq", 0)
+                conn.execute(delete(quarantine_table).where(quarantine_table.c.row_id == f"row-{n:02d}"))
+                reviews.erase(conn, [f"row-{n:02d}"], [f"user-{n}", "p1"])
+
+    threads = [guarded(lambda who=f"p{n}": labels(who)) for n in range(4)]  # type: ignore[misc]
+    threads += [guarded(lambda: drops(3)), guarded(lambda: drops(-2)), guarded(erases)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+    with store.read() as conn:
+        assert set(quarantine.statuses(conn, MODEL).values()) <= {"dropped", "held"}
+        assert audit.verify(conn) > 40
 
 
 def test_an_operator_releases_all_or_none_with_name_and_reason(store: Store) -> None:
