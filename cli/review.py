@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cli.visible import indented, visible, visible_line
@@ -186,3 +186,20 @@ def stats_rows(stats: ReviewStats) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def labeller_names(pairs: Sequence[str]) -> dict[int, str]:
+    """`ID=NAME` options as a mapping.
+
+    Raises:
+        InputError: one has another form.
+    """
+    found = {}
+    for pair in pairs:
+        number, equals, name = pair.partition("=")
+        if not equals or not number.strip().isdecimal() or not name.strip():
+            raise InputError(
+                "not a labeller", where="--labeller", expected="ID=NAME, for example 3=bea", found=ascii(pair)
+            )
+        found[int(number)] = name.strip()
+    return found

@@ -216,3 +216,107 @@ def gold_add(
         for error in () if as_json else report.errors[:20]:
             print_line(f"  {error}")
         raise SystemExit(3)
+
+
+Target = Annotated[
+    str, typer.Option("--to", help="A Label Studio address (http://...), or a file for its JSON import.")
+]
+Origin = Annotated[str, typer.Option("--from", help="A Label Studio address (http://...), or a JSON export of it.")]
+Title = Annotated[str | None, typer.Option("--project", help="Title of the project; default `Tidemill MODEL`.")]
+
+
+def _is_address(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+@review_app.command("push")
+def push(
+    to: Target,
+    by: Who,
+    project: Title = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most items.")] = 200,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lend waiting items to Label Studio; the token is read from TIDEMILL_LABEL_STUDIO_TOKEN."""
+    from contextlib import closing
+
+    from cli.output import show
+    from cli.review import desk_of
+    from data_contracts.review.exchange import push as push_to
+    from data_contracts.review.exchange import push_file
+    from data_contracts.review.label_studio_http import HttpLabelStudio
+
+    with opened(profile, state) as context:
+        desk = desk_of(context)
+        facts: dict[str, Any]
+        if _is_address(to):
+            with closing(HttpLabelStudio(to)) as studio:
+                projects, pushed = push_to(desk, studio, project or f"Tidemill {desk.model}", by, limit=limit)
+            facts = {"pushed": len(pushed.items), "to": to, "projects": projects}
+        else:
+            facts = {"pushed": len(push_file(desk, Path(to), by, limit=limit).items), "to": to}
+    show(facts, [{**facts}], as_json=as_json, title="review push")
+
+
+@review_app.command("pull")
+def pull(
+    origin: Origin,
+    by: Who,
+    project: Title = None,
+    labeller: Annotated[
+        list[str] | None, typer.Option("--labeller", help="ID=NAME: a Label Studio user id and the labeller it is.")
+    ] = None,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record what was labelled in Label Studio; safe to repeat. Exit 3 if an annotation was refused."""
+    from contextlib import closing
+
+    from cli.output import print_line, show
+    from cli.review import desk_of, labeller_names
+    from data_contracts.review.exchange import exported
+    from data_contracts.review.exchange import pull as record
+    from data_contracts.review.label_studio import read_export
+    from data_contracts.review.label_studio_http import HttpLabelStudio
+
+    names = labeller_names(labeller or [])
+    with opened(profile, state) as context:
+        desk = desk_of(context)
+        if _is_address(origin):
+            with closing(HttpLabelStudio(origin)) as studio:
+                tasks = exported(studio, project or f"Tidemill {desk.model}")
+        else:
+            tasks = read_export(Path(origin))
+        report = record(desk, tasks, by, names=names)
+    counts = {"recorded": report.recorded, "recorded before": report.repeated, "refused": len(report.refused)}
+    show(report.model_dump(), [counts], as_json=as_json, title="review pull")
+    if report.refused:
+        for line in () if as_json else report.refused[:20]:
+            print_line(f"  {line}")
+        raise SystemExit(3)
+
+
+@review_app.command("tidy")
+def tidy(
+    origin: Annotated[str, typer.Option("--from", help="A Label Studio address (http://...).")],
+    by: Who,
+    project: Title = None,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what Label Studio needs no more: tasks whose items are done, withdrawn or erased. Pull before."""
+    from contextlib import closing
+
+    from cli.output import show
+    from cli.review import desk_of
+    from data_contracts.review.exchange import tidy as remove
+    from data_contracts.review.label_studio_http import HttpLabelStudio
+
+    with opened(profile, state) as context, closing(HttpLabelStudio(origin)) as studio:
+        desk = desk_of(context)
+        facts = {"deleted": remove(desk, studio, project or f"Tidemill {desk.model}", by)}
+    show(facts, [facts], as_json=as_json, title="review tidy")

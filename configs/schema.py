@@ -330,13 +330,23 @@ class ReviewSection(Section):
     """Who may label; empty = whoever can open the store."""
     lease_s: Positive = 900.0
     """How long an item is lent to one labeller."""
+    label_studio_lease_s: Positive = 7 * 86_400.0
+    """How long pushed items are lent to Label Studio."""
     gold_share: Fraction = 0.1
     """Share of a labeller's turns that are gold items (known answers, not marked as such)."""
     two_labels: tuple[Literal["quarantine", "conflict", "incident", "sample", "answer"], ...] = ("conflict", "incident")
     """Kinds that need two independent labels; where they differ, a third person decides."""
-    reasons: tuple[str, ...] = ("conflict", "uncorroborated", "personal_data", "suspect*", "burst*", "untrusted*")
-    """Reason codes of held rows that come to review (shell patterns). Repeats, capped rows and evaluation prompts do
-    not: no verdict would let them teach."""
+    reasons: tuple[str, ...] = (
+        "conflict",
+        "uncorroborated",
+        "personal_data",
+        "suspect",
+        "burst",
+        "dictated",
+        "unreliable",
+    )
+    """Reason codes of held rows that come to review (shell patterns). Repeats, capped rows, evaluation prompts and what
+    the contract refused do not: no verdict would make them teach."""
     sample_share: Fraction = 0.01
     """Share of served requests shown to reviewers, chosen by a keyed hash of the request's id."""
     sample_per_day: Count = 20

@@ -531,8 +531,9 @@ class Incident(Record):
     """The reviewed answer."""
     paraphrases: tuple[str, ...] = ()
     """Other ways of asking; these are trained on, the exact prompt never is."""
-    status: Literal["open", "fixed", "rejected"] = "open"
-    """`rejected`: reviewers found that it is none; it neither teaches nor measures any more."""
+    status: Literal["open", "fixed", "rejected", "superseded"] = "open"
+    """`rejected`: reviewers found that it is none. `superseded`: they gave another required answer, as an incident
+    of its own. Neither teaches or measures any more."""
     opened_at: UtcDatetime
     opened_by: str
     root_cause: str = ""

@@ -69,7 +69,7 @@ def _stale(conn: Connection, model: str) -> list[str]:
     """Open items whose row is not held any more, or for another kind of reason, or whose incident was rejected."""
     rows = review_feeds.open_rows(conn, model)
     found = [row.item for row in rows if row.status != "held" or kind_of(row.reason) != row.kind]
-    rejected = {incident.id for incident in incidents.all(conn, model, status="rejected")}
+    rejected = {i.id for status in incidents.CLOSED for i in incidents.all(conn, model, status=status)}
     if rejected:
         found += [
             id for id, kind, subject in reviews.open_subjects(conn, model) if kind == "incident" and subject in rejected

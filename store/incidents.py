@@ -12,6 +12,9 @@ from store.erasure import erased_among
 from store.rows import checked, insert_into
 from store.tables import incidents as table
 
+CLOSED = ("rejected", "superseded")
+"""Statuses of incidents that count for nothing any more."""
+
 
 def _to_record(row: Row[Any]) -> Incident:
     return Incident.model_validate(dict(row._mapping))
@@ -33,14 +36,14 @@ def get(conn: Connection, id: str) -> Incident | None:
 
 
 def all(conn: Connection, model: str, status: str | None = None) -> list[Incident]:
-    """A model's incidents, oldest first; those that reviewers rejected only if asked for by that status."""
+    """A model's incidents, oldest first; those that reviewers rejected or superseded only if asked for by status."""
     query = select(table).where(table.c.model == model).order_by(table.c.opened_at, table.c.id)
-    query = query.where(table.c.status == status if status is not None else table.c.status != "rejected")
+    query = query.where(table.c.status == status if status is not None else table.c.status.not_in(CLOSED))
     return [_to_record(row) for row in conn.execute(query)]
 
 
-def set_status(conn: Connection, id: str, status: Literal["open", "fixed", "rejected"]) -> None:
-    """Mark an incident open, fixed or rejected.
+def set_status(conn: Connection, id: str, status: Literal["open", "fixed", "rejected", "superseded"]) -> None:
+    """Mark an incident.
 
     Raises:
         NotFoundError: no such incident.
@@ -49,14 +52,13 @@ def set_status(conn: Connection, id: str, status: Literal["open", "fixed", "reje
         raise NotFoundError("There is no such incident.", where="incidents", found=id)
 
 
-def amend(conn: Connection, id: str, *, required: str = "", severity: str = "", root_cause: str = "") -> None:
-    """A reviewer's words on an incident; what is empty stays as it is.
+def amend(conn: Connection, id: str, *, severity: str = "", root_cause: str = "") -> None:
+    """A reviewer's words on an incident; what is empty stays as it is. Its texts never change.
 
     Raises:
         NotFoundError: no such incident.
-        InputError: a text the store cannot hold.
     """
-    values = {"required": required, "severity": severity, "root_cause": root_cause}
+    values = {"severity": severity, "root_cause": root_cause}
     values = checked(table, {name: value for name, value in values.items() if value})
     if not values:
         return

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Select, delete, exists, func, select, update
 
 from data_contracts.records import ReviewLease, utc_now
 from store.reviews import LABELLING, ORDER, Role
-from store.rows import WRITE_OPTION, checked, insert_into, wrote
+from store.rows import WRITE_OPTION, checked, chunks, insert_into, wrote
 from store.tables import review_items as items
 from store.tables import review_labels as labels
 from store.tables import review_leases as leases
@@ -64,6 +64,20 @@ def lease_next(
             taken = _take(conn, id, labeller, now, until)
             if taken is not None:
                 return taken
+    return _first(conn, model, labeller, statuses, kinds, exclude, now, until)
+
+
+def _first(
+    conn: Connection,
+    model: str,
+    labeller: str,
+    statuses: Sequence[str],
+    kinds: Collection[str],
+    exclude: Collection[str],
+    now: datetime,
+    until: datetime,
+) -> ReviewLease | None:
+    """Lend the first item in line."""
     lost: list[str] = []
     while True:
         query = _waiting(conn, model, labeller, statuses, [*exclude, *lost], now).order_by(*ORDER).limit(1)
@@ -76,6 +90,31 @@ def lease_next(
             return taken
         # On PostgreSQL somebody's lease was committed between our look and our lock: not this one, then.
         lost.append(found)
+
+
+def lend(conn: Connection, model: str, borrower: str, *, lease_s: float) -> ReviewLease | None:
+    """Lend the next item that wants a label to another system, besides those it has already."""
+    now = utc_now()
+    return _first(conn, model, borrower, LABELLING, (), (), now, now + timedelta(seconds=lease_s))
+
+
+def take_over(conn: Connection, item: str, labeller: str, borrower: str, *, lease_s: float) -> ReviewLease | None:
+    """Pass an item that is free, or lent to `borrower`, on to a labeller; None if somebody else has it, if it wants no
+    label, or if it shows this person's own words.
+    """
+    now = utc_now()
+    own = exists().where(links.c.item == items.c.id, links.c.kind == "person", links.c.value == labeller)
+    query = select(items.c.id).where(items.c.id == item, items.c.status.in_(LABELLING), ~own).with_for_update()
+    if conn.execute(query).one_or_none() is None:
+        return None
+    conn.execute(delete(leases).where(leases.c.item == item, leases.c.labeller == borrower))
+    return _take(conn, item, labeller, now, now + timedelta(seconds=lease_s))
+
+
+def return_all(conn: Connection, ids: Collection[str], borrower: str) -> None:
+    """End the leases of a borrower on these items."""
+    for part in chunks(ids):
+        conn.execute(delete(leases).where(leases.c.item.in_(part), leases.c.labeller == borrower))
 
 
 def _waiting(

@@ -23,7 +23,7 @@ from data_contracts.records import (
     ReviewVerdict,
     utc_now,
 )
-from store.rows import checked, chunks, insert_into
+from store.rows import checked, chunks, insert_into, take
 from store.tables import review_items as items
 from store.tables import review_labels as labels
 from store.tables import review_leases as leases
@@ -118,6 +118,21 @@ def queued(conn: Connection, kind: str, subjects: Collection[str]) -> set[str]:
     return found
 
 
+def open_among(conn: Connection, ids: Collection[str]) -> set[str]:
+    """Those of `ids` that are items which are neither done nor withdrawn, gold ones too."""
+    found: set[str] = set()
+    for part in chunks(ids):
+        query = select(items.c.id).where(items.c.id.in_(part), items.c.status.in_((*LABELLING, "adjudicate")))
+        found.update(conn.execute(query).scalars())
+    return found
+
+
+def people(conn: Connection, id: str) -> list[str]:
+    """Principals whose words an item shows."""
+    query = select(links.c.value).where(links.c.item == id, links.c.kind == "person").order_by(links.c.value)
+    return list(conn.execute(query).scalars())
+
+
 def _missing(id: str) -> NotFoundError:
     return NotFoundError(
         "There is no such review item.", where="review_items", found=id, fix="`tidemill review list` names them"
@@ -179,14 +194,41 @@ def set_status(conn: Connection, id: str, status: ReviewStatus, outcome: ReviewV
         raise _missing(id)
 
 
+def in_line(conn: Connection) -> None:
+    """Wait for whoever adds or erases rows, and let them wait, until the transaction ends.
+
+    To be called first where rows change with their items: then items, rows and the audit log cannot be taken in another
+    order by two transactions that wait for each other.
+    """
+    take(conn, "seq", 0)
+
+
 def withdraw(conn: Connection, ids: Collection[str]) -> int:
     """Take items out of the queue that are not done, for example because their rows settled elsewhere."""
     changed = 0
-    for part in chunks(ids):
-        conn.execute(delete(leases).where(leases.c.item.in_(part)))
+    for part in chunks(_locked(conn, ids)):
         statement = update(items).where(items.c.id.in_(part), items.c.status.in_((*LABELLING, "adjudicate")))
         changed += conn.execute(statement.values(status="withdrawn", updated_at=utc_now())).rowcount
+        conn.execute(delete(leases).where(leases.c.item.in_(part)))
     return changed
+
+
+def _locked(conn: Connection, ids: Collection[str]) -> list[str]:
+    """Lock items before anything that belongs to them, in one order: so does `label`, and nobody deadlocks."""
+    found: list[str] = []
+    for part in chunks(sorted(set(ids))):
+        query = select(items.c.id).where(items.c.id.in_(part)).order_by(items.c.id).with_for_update()
+        found += conn.execute(query).scalars()
+    return found
+
+
+def lock_about(conn: Connection, kinds: Collection[str], subjects: Collection[str]) -> list[str]:
+    """Ids of the items about these subjects, locked until the transaction ends."""
+    found: list[str] = []
+    for part in chunks(subjects):
+        query = select(items.c.id).where(items.c.kind.in_(kinds), items.c.subject.in_(part))
+        found += conn.execute(query).scalars()
+    return _locked(conn, found)
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -292,14 +334,15 @@ def erase(conn: Connection, subjects: Collection[str], principals: Collection[st
             query = select(links.c.item).where(links.c.kind == kind, links.c.value.in_(part))
             found.update(conn.execute(query).scalars())
     removed = 0
-    for part in chunks(sorted(found)):
+    for part in chunks(_locked(conn, found)):
         removed += conn.execute(delete(labels).where(labels.c.item.in_(part))).rowcount
         for table in (leases, links):
             conn.execute(delete(table).where(table.c.item.in_(part)))
         removed += conn.execute(delete(items).where(items.c.id.in_(part))).rowcount
     for part in chunks(principals):
-        conn.execute(delete(leases).where(leases.c.labeller.in_(part)))
         touched = set(conn.execute(select(labels.c.item).where(labels.c.labeller.in_(part))).scalars())
+        _locked(conn, touched)
+        conn.execute(delete(leases).where(leases.c.labeller.in_(part)))
         removed += conn.execute(delete(labels).where(labels.c.labeller.in_(part))).rowcount
         for some in chunks(sorted(touched)):
             _ask_again(conn, some)

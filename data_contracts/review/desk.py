@@ -155,28 +155,39 @@ class Desk:
             NotFoundError, ConflictError, StaleTokenError: see `store.reviews.label`.
         """
         self.check_labeller(labeller)
-        limit = self.config.serving.max_feedback_chars
         with self.store.write() as conn:
-            found = reviews.get(conn, item)
-            answer = checked_answer(answer, found.guideline, self.guidelines, max_chars=limit)
-            effects.check(conn, found, answer, self.config.curation)
-            new = reviews.label(conn, item, labeller, token, answer, role=role)
-            if new:
-                self._settle(conn, found, labeller, answer, role)
+            reviews.in_line(conn)
+            new = self.record(conn, item, labeller, token, answer, role=role)
         return Receipt(item=item, new=new)
+
+    def record(
+        self, conn: Connection, item: str, labeller: str, token: str, answer: ReviewAnswer, *, role: Role = "label"
+    ) -> bool:
+        """`label` in a transaction that began with `reviews.in_line`; False if this very answer was recorded before."""
+        limit = self.config.serving.max_feedback_chars
+        found = reviews.get(conn, item)
+        answer = checked_answer(answer, found.guideline, self.guidelines, max_chars=limit)
+        effects.check(conn, found, answer, self.config.curation)
+        new = reviews.label(conn, item, labeller, token, answer, role=role)
+        if new:
+            self._settle(conn, found, labeller, answer, role)
+        return new
 
     def _settle(self, conn: Connection, item: ReviewItem, labeller: str, answer: ReviewAnswer, role: Role) -> None:
         settled = settle(item, reviews.labels_of(conn, item.id))
+        reviews.set_status(conn, item.id, settled.status, settled.answer.verdict if settled.answer else "")
+        # What it changes first, the log last: everybody takes the numbers of rows before those of the log.
+        effect = effects.apply(conn, item, settled)
         actor = Redactor(self.key).pseudonym(labeller)
         facts = {"verdict": answer.verdict, "role": role, "guidelines": self.guidelines.digest[:16]}
         audit.append(conn, actor, "review.labelled", item.id, {**facts, "status": settled.status})
-        reviews.set_status(conn, item.id, settled.status, settled.answer.verdict if settled.answer else "")
         if settled.answer is None:
             return
-        effect = effects.apply(conn, item, settled)
         detail = {"kind": item.kind, "subject": item.subject, "outcome": settled.answer.verdict, "how": settled.how}
         if effect in ("corrected", "noted"):
             detail["feedback"] = effects.feedback_id(item)
+        if effect == "superseded":
+            detail["incident"] = effects.successor_id(item)
         audit.append(conn, actor, "review.settled", item.id, {**detail, "effect": effect})
 
     def give_back(self, task: Task, labeller: str) -> None:
@@ -211,6 +222,7 @@ class Desk:
             subject=digest(["gold", self.model, guideline, payload.model_dump(mode="json")]),
             payload=payload,
             guideline=guideline,
+            labels_wanted=2 if guideline in self.config.review.two_labels else 1,
             gold_expected=expected,
             reason=reason,
             created_at=utc_now(),

@@ -1,7 +1,8 @@
 """What a settled item changes, in the transaction that settles it.
 
     quarantine, conflict   accept releases the row, reject drops it, correct drops it and adds a reviewed correction
-    incident               accept and correct write severity, root cause and the required answer; reject closes it
+    incident               accept writes severity and root cause; correct puts an incident with the right answer in its
+                           place; reject closes it
     sample                 correct adds a reviewed correction; the other verdicts are kept as a reviewer's comment
     gold, answer           only the labels count
 
@@ -12,17 +13,18 @@ not the user whose experience they measure.
 
 from __future__ import annotations
 
+import uuid
 from typing import Literal
 
 from sqlalchemy import Connection
 
 from configs.errors import InputError
 from configs.schema import CurationSection
-from data_contracts.records import Feedback, FeedbackKind, ReviewAnswer, ReviewItem, utc_now
+from data_contracts.records import Feedback, FeedbackKind, Incident, ReviewAnswer, ReviewItem, utc_now
 from data_contracts.review.rules import Settlement
-from store import feedback, incidents, interactions, quarantine
+from store import feedback, incidents, interactions, quarantine, reviews
 
-Effect = Literal["released", "dropped", "corrected", "amended", "rejected", "noted", "none"]
+Effect = Literal["released", "dropped", "corrected", "amended", "superseded", "rejected", "noted", "none"]
 
 
 def feedback_id(item: ReviewItem) -> str:
@@ -80,13 +82,43 @@ def _row(conn: Connection, item: ReviewItem, answer: ReviewAnswer, by: str) -> E
 
 def _incident(conn: Connection, item: ReviewItem, answer: ReviewAnswer) -> Effect:
     incident = incidents.get(conn, item.subject)
-    if incident is None or incident.status == "rejected":
+    if incident is None or incident.status in incidents.CLOSED:
         return "none"
     if answer.verdict == "reject":
         incidents.set_status(conn, incident.id, "rejected")
         return "rejected"
-    incidents.amend(conn, incident.id, required=answer.text, severity=answer.severity, root_cause=answer.root_cause)
+    if answer.verdict == "correct" and answer.text != incident.required:
+        _supersede(conn, item, incident, answer)
+        return "superseded"
+    incidents.amend(conn, incident.id, severity=answer.severity, root_cause=answer.root_cause)
     return "amended"
+
+
+def successor_id(item: ReviewItem) -> str:
+    """Id of the incident that takes the place of the one an item is about."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"tidemill:incident:{item.subject}:{item.id}"))
+
+
+def _supersede(conn: Connection, item: ReviewItem, old: Incident, answer: ReviewAnswer) -> None:
+    """A new incident with the reviewed answer, which starts a retrain of its own and needs no review.
+
+    The old one's texts stay as they were: a retrain that runs answers for what it read.
+    """
+    fresh = {"id": successor_id(item), "required": answer.text, "status": "open", "opened_at": utc_now()}
+    words = {"severity": answer.severity or old.severity, "root_cause": answer.root_cause or old.root_cause}
+    new = Incident.model_validate({**old.model_dump(), **fresh, **words})
+    incidents.set_status(conn, old.id, "superseded")
+    incidents.insert(conn, new)
+    reviewed = item.model_copy(
+        update={
+            "id": reviews.new_item_id(),
+            "subject": new.id,
+            "status": "done",
+            "outcome": "accept",
+            "payload": item.payload.model_copy(update={"proposed": answer.text, "severity": new.severity}),
+        }
+    )
+    reviews.add(conn, reviewed, people=reviews.people(conn, item.id), about=(old.id, old.interaction_id or ""))
 
 
 def _sample(conn: Connection, item: ReviewItem, answer: ReviewAnswer, by: str) -> Effect:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from sqlalchemy import Connection
+
 from configs.errors import ConflictError, InputError, NotFoundError
+from data_contracts.records import QuarantinedRow
 from data_contracts.redaction import Redactor
 from store import audit, quarantine, reviews
 from store.engine import Store
@@ -30,30 +33,36 @@ def decide_rows(
     by, reason = by.strip(), Redactor().redact(" ".join(reason.split()))[0][:MAX_REASON]
     if not by or not reason:
         raise InputError("a name and a reason are needed", where="--by / --reason", expected="text", found="blank")
-    changed = 0
+    wanted = sorted(set(row_ids))
     with store.write() as conn:
-        for row_id in dict.fromkeys(row_ids):
-            row = quarantine.get(conn, model, row_id)
-            if row is None:
-                raise NotFoundError(
-                    "The row is not in quarantine.",
-                    where="quarantine",
-                    found=row_id,
-                    fix="`tidemill quarantine list` names them",
-                )
-            if status == "released" and row.reason == "contaminated":
-                raise ConflictError(
-                    "an evaluation prompt never teaches, whoever releases it",
-                    where=row_id,
-                    expected="a row held for another reason",
-                    found=row.reason,
-                )
-            if row.status == status:
-                continue
-            quarantine.set_status(conn, row_id, status)
-            items = [item for kind in ROW_KINDS if (item := reviews.find(conn, kind, row_id)) is not None]
-            reviews.withdraw(conn, [item.id for item in items])
+        reviews.in_line(conn)
+        # Items, then rows, then the log, as a label does: otherwise the two could wait for each other.
+        items = reviews.lock_about(conn, ROW_KINDS, wanted)
+        rows = [_releasable(conn, model, row_id, status) for row_id in wanted]
+        changing = [row for row in rows if row.status != status]
+        for row in changing:
+            quarantine.set_status(conn, row.row_id, status)
+        reviews.withdraw(conn, items)
+        for row in changing:
             detail = {"from": row.status, "rule": row.reason, "reason": reason}
-            audit.append(conn, by, f"quarantine.{status}", row_id, detail)
-            changed += 1
-    return changed
+            audit.append(conn, by, f"quarantine.{status}", row.row_id, detail)
+    return len(changing)
+
+
+def _releasable(conn: Connection, model: str, row_id: str, status: str) -> QuarantinedRow:
+    row = quarantine.get(conn, model, row_id)
+    if row is None:
+        raise NotFoundError(
+            "The row is not in quarantine.",
+            where="quarantine",
+            found=row_id,
+            fix="`tidemill quarantine list` names them",
+        )
+    if status == "released" and row.reason == "contaminated":
+        raise ConflictError(
+            "an evaluation prompt never teaches, whoever releases it",
+            where=row_id,
+            expected="a row held for another reason",
+            found=row.reason,
+        )
+    return row

@@ -17,11 +17,12 @@ import pytest
 
 from cli.review import label_loop
 from cli.visible import indented, visible, visible_line
-from data_contracts.records import Feedback, Interaction, Message, QuarantinedRow, utc_now
+from data_contracts.records import Feedback, Interaction, Message, QuarantinedRow, ReviewAnswer, utc_now
 from data_contracts.review.desk import Desk
 from flows.context import Context, open_context
 from flows.review_feed import feed
 from store import feedback, interactions, quarantine, reviews
+from tests.data_contracts.label_studio_server import LEGACY, State, serving
 from tests.flows.flow_samples import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -250,3 +251,35 @@ def test_on_a_terminal_next_goes_on_asking(context: Context, tmp_path: Path) -> 
     assert child.wait(10) == 0, seen
     assert b"1 labelled" in seen
     assert status(context) == {"row-1": "released"}
+
+
+def test_push_and_pull_through_a_server_and_files(
+    context: Context, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        hold(context, f"row-{n}")
+    feed(context)
+    state = State()
+    monkeypatch.setenv("TIDEMILL_LABEL_STUDIO_TOKEN", LEGACY)
+    with serving(state) as url:
+        assert run("review", "pull", "--from", url, "--by", "ops", "--json", code=4)["error"]["code"] == "not_found"
+        pushed = run("review", "push", "--to", url, "--by", "ops", "--limit", "2", "--json")
+        (project,) = pushed["projects"].values()
+        assert pushed["pushed"] == 2
+        item = state.studio.projects[0]["tasks"][0]["data"]["tidemill_item"]
+        state.studio.annotate(project, item, 3, ReviewAnswer(verdict="accept"))
+        pulled = run("review", "pull", "--from", url, "--by", "ops", "--labeller", "3=bea", "--json")
+        assert (pulled["recorded"], pulled["refused"]) == (1, [])
+        monkeypatch.setenv("TIDEMILL_LABEL_STUDIO_TOKEN", "wrong-token")
+        assert "wrong-token" not in run("review", "pull", "--from", url, "--by", "ops", code=3)
+    assert sorted(status(context).values()) == ["held", "held", "released"]
+    assert json.loads(run("review", "show", item))["labels"][0]["labeller"] == "bea"
+    monkeypatch.delenv("TIDEMILL_LABEL_STUDIO_TOKEN")
+    assert "TIDEMILL_LABEL_STUDIO_TOKEN" in run("review", "push", "--to", "http://127.0.0.1:9", "--by", "ops", code=2)
+    path = tmp_path / "out.json"
+    assert run("review", "push", "--to", str(path), "--by", "ops", "--json")["pushed"] == 1
+    assert "refused" in run("review", "pull", "--from", str(path), "--by", "ops")
+    path.write_text('[{"data": {}}]', encoding="utf-8")
+    assert "not pushed from here" in run("review", "pull", "--from", str(path), "--by", "ops", code=3)
+    for bad in ("bea", "x=bea", "3="):
+        run("review", "pull", "--from", str(path), "--by", "ops", "--labeller", bad, code=3)

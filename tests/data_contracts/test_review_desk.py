@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from configs.errors import ConflictError, InputError, NotFoundError, StaleTokenError
 from configs.loader import load_config
@@ -26,6 +29,8 @@ from data_contracts.review.operator import decide_rows
 from data_contracts.review.stats import gold_agreement, review_stats
 from store import audit, feedback, incidents, interactions, quarantine, reviews
 from store.engine import Store
+from store.rows import take
+from store.tables import quarantine as quarantine_table
 
 MODEL = "support-bot"
 KEY = b"k" * 32
@@ -98,7 +103,7 @@ def test_accept_releases_the_row_and_says_so_in_the_audit_log(store: Store) -> N
     desk = desk_of(store)
     hold(store, "row-1")
     id = queue_row(store, desk.config, "row-1")
-    task = answer(desk, "bea", "accept", note="checked with bob@example.com")
+    task = answer(desk, "yuki", "accept", note="checked with bob@example.com")
     assert (task.kind, task.reason, task.payload.proposed) == ("quarantine", "uncorroborated", SECRET)
     assert status_of(store, "row-1") == "released"
     with store.read() as conn:
@@ -109,7 +114,7 @@ def test_accept_releases_the_row_and_says_so_in_the_audit_log(store: Store) -> N
     assert entries[0].detail["effect"] == "released"
     assert entries[0].detail["subject"] == "row-1"
     shown = str([e.model_dump() for e in entries])
-    assert not any(text in shown for text in (SECRET, "bea", "ann", "bob", "checked"))
+    assert not any(text in shown for text in (SECRET, "yuki", "ann", "bob", "checked"))
 
 
 def test_reject_drops_the_row(sqlite_store: Store) -> None:
@@ -234,10 +239,26 @@ def test_an_incident_gets_its_answer_severity_and_root_cause(store: Store) -> No
         assert seen.severities
         assert seen.root_causes
     with store.read() as conn:
-        found = incidents.get(conn, incident.id)
-    assert found is not None
+        (found,) = incidents.all(conn, MODEL)
+        old = incidents.get(conn, incident.id)
+        known = reviews.queued(conn, "incident", [found.id])
+        assert audit.entries(conn)[0].detail["incident"] == found.id
     assert (found.required, found.severity, found.root_cause) == ("At most one a day.", "critical", "unsafe")
-    assert found.status == "open"
+    assert (found.status, found.paraphrases, found.messages) == ("open", incident.paraphrases, incident.messages)
+    assert old is not None
+    assert (old.status, old.required) == ("superseded", incident.required)
+    assert known == {found.id}  # it was just reviewed
+
+
+def test_a_confirmed_incident_keeps_its_texts(sqlite_store: Store) -> None:
+    desk = desk_of(sqlite_store)
+    incident = an_incident(sqlite_store)
+    queue(sqlite_store, incident_item(incident, desk.config.review))
+    for who in ("bea", "cem"):
+        answer(desk, who, "accept", severity="low", root_cause="outdated")
+    with sqlite_store.read() as conn:
+        (found,) = incidents.all(conn, MODEL)
+    assert found == incident.model_copy(update={"severity": "low", "root_cause": "outdated"})
 
 
 def test_a_rejected_incident_neither_teaches_nor_measures(store: Store) -> None:
@@ -354,6 +375,55 @@ def test_a_list_of_labellers_is_kept_to(sqlite_store: Store) -> None:
     assert desk.next("bea") is None
     with pytest.raises(InputError, match="bea"):
         desk.next("mallory")
+
+
+def test_labellers_and_operators_at_once_never_block_each_other_for_good(store: Store) -> None:
+    desk = desk_of(store)
+    rows = [f"row-{n:02d}" for n in range(40)]
+    for n, row in enumerate(rows):
+        hold(store, row, author=f"user-{n}")
+        queue_row(store, desk.config, row)
+    errors: list[BaseException] = []
+
+    def guarded(work: Any) -> Any:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                errors.append(error)
+
+        return threading.Thread(target=run)
+
+    def labels(who: str) -> None:
+        while (task := desk.next(who)) is not None:
+            try:
+                desk.label(task.item, who, task.token, ReviewAnswer(verdict="correct", text="On Monday."))
+            except (ConflictError, NotFoundError, StaleTokenError):
+                continue  # withdrawn or erased meanwhile
+
+    def drops(step: int) -> None:
+        for row in rows[::step]:
+            with contextlib.suppress(NotFoundError):  # erased meanwhile
+                decide_rows(store, MODEL, [row, rows[-1]], "dropped", by="ops", reason="spam")
+
+    def erases() -> None:
+        for n in range(0, 40, 5):
+            with store.write() as conn:  # rows before items, as an erasure does
+                take(conn, "seq", 0)
+                conn.execute(delete(quarantine_table).where(quarantine_table.c.row_id == f"row-{n:02d}"))
+                reviews.erase(conn, [f"row-{n:02d}"], [f"user-{n}", "p1"])
+
+    threads = [guarded(lambda who=f"p{n}": labels(who)) for n in range(4)]  # type: ignore[misc]
+    threads += [guarded(lambda: drops(3)), guarded(lambda: drops(-2)), guarded(erases)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+    with store.read() as conn:
+        assert set(quarantine.statuses(conn, MODEL).values()) <= {"dropped", "held"}
+        assert audit.verify(conn) > 40
 
 
 def test_an_operator_releases_all_or_none_with_name_and_reason(store: Store) -> None:

@@ -10,13 +10,14 @@ import psutil
 import pytest
 
 from configs.errors import RegistryError, WorkerLostError
-from data_contracts.records import Cause, RetrainRequest, utc_now
+from data_contracts.records import Cause, QuarantinedRow, RetrainRequest, utc_now
 from flows.context import Context, open_context
 from flows.observer import PrintObserver
 from flows.pipeline import MAX_CLAIMS, run_retrain
+from flows.review_feed import feed
 from monitoring.rollout_actions import promote
 from registry_hooks.memory import MemoryRegistry
-from store import requests, rollouts, versions
+from store import feedback, quarantine, requests, reviews, rollouts, snapshots, versions
 from tests.flows.flow_samples import add_corrections, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -94,6 +95,24 @@ def test_a_cancelled_retrain_is_closed_and_its_trainer_ended(context: Context) -
     with pytest.raises(KeyboardInterrupt):
         run_retrain(context, request_id, AtTraining("cancel"), cancelled=lambda: True)
     assert (state(context, request_id).status, trainers()) == ("cancelled", [])
+
+
+def test_rows_held_earlier_that_teach_now_leave_quarantine_and_review(context: Context) -> None:
+    with context.store.write() as conn:
+        rows = [row.id for row in feedback.labelled(conn, context.model)]
+        held = [QuarantinedRow(row_id=row, digest="d" * 64, reason="uncorroborated") for row in rows]
+        quarantine.put(conn, context.model, held, None)
+    assert feed(context).added["quarantine"] == len(rows)
+    with pytest.raises(KeyboardInterrupt):
+        run_retrain(context, ask(context), AtTraining("stop"))
+    with context.store.read() as conn:
+        still = quarantine.statuses(conn, context.model)
+        asked = {subject for _, _, subject in reviews.open_subjects(conn, context.model)}
+        teaching = snapshots.latest(conn, context.model)
+    assert teaching is not None
+    assert teaching.row_ids
+    assert not still.keys() & set(teaching.row_ids)
+    assert asked <= still.keys()
 
 
 def test_a_stopped_machine_hands_the_retrain_on(context: Context) -> None:

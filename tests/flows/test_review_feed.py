@@ -77,7 +77,7 @@ def test_held_rows_come_by_reason_and_once(make: Make) -> None:
     context = make()
     for row, reason in (
         ("a", "uncorroborated"), ("b", "conflict"), ("c", "cap"), ("d", "duplicate"), ("e", "contaminated"),
-        ("f", "contract.completion_not_blank"), ("g", "suspect.burst"),
+        ("f", "contract.completion_not_blank"), ("g", "suspect"),
     ):  # fmt: skip
         hold(context, row, reason, f"user-{row}")
     assert feed(context).added == {"quarantine": 2, "conflict": 1}
