@@ -9,8 +9,8 @@ from pathlib import Path
 
 from configs.errors import NotFoundError
 from data_contracts.ids import new_id
-from data_contracts.records import ModelVersion
-from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, lineage_tags
+from data_contracts.records import DatasetSnapshot, ModelVersion
+from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, dataset_tags, lineage_tags
 
 
 @dataclass
@@ -23,6 +23,8 @@ class MemoryRun:
     tags: dict[str, str]
     metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
+    datasets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Dataset digest -> tags."""
     status: str = "RUNNING"
 
     @property
@@ -35,6 +37,9 @@ class MemoryRun:
     def log_artifact(self, path: Path) -> None:
         path.stat()
         self.artifacts.append(path.name)
+
+    def log_dataset(self, snapshot: DatasetSnapshot) -> None:
+        self.datasets[snapshot.digest] = dataset_tags(snapshot)
 
     def finish(self, status: RunStatus = "FINISHED") -> None:
         self.status = status
