@@ -24,6 +24,7 @@ from data_contracts.neardup_sketch import BITS, Sets
 INDEX = "index.json"
 FORMAT = 1
 _ALIGN = 64
+_SETTINGS = {"similarity", "seed", "permutations", "cap", "crowded"}
 _DTYPES = {"<i8", "<u8", "<u4", "|u1"}
 
 
@@ -103,6 +104,8 @@ def _read_list(folder: Path) -> dict[str, Any] | None:
         data: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if data["format"] != FORMAT or not all(Path(name).name == name for name in data["parts"]):
             raise ValueError(f"format {data['format']}, expected {FORMAT}")
+        if set(data["settings"]) != _SETTINGS or not all(isinstance(v, int | float) for v in data["settings"].values()):
+            raise ValueError(f"settings {data['settings']}")
         return {key: data[key] for key in ("format", "settings", "generation", "parts", "rows")}
     except FileNotFoundError:
         return None

@@ -68,12 +68,12 @@ class _Side:
                 for entry in batch:
                     tally.add(entry)
                     leaf = bytes.fromhex(entry.leaf)
-                    if entry.row is None:
+                    row = entry.columns
+                    if row is None:
                         self.tombstones.add(leaf)
                         continue
-                    row = entry.row
-                    self.rows[row.row_id or row.digest] = _Seen(leaf, row.split, row.source)
-                    self.slices[row.slice] += 1
+                    self.rows[row["row_id"] or row["digest"]] = _Seen(leaf, row["split"], row["source"])
+                    self.slices[row["slice"]] += 1
         check(record, tally)
         self.counts = tally.counts
 

@@ -23,7 +23,6 @@ from data_contracts.snapshot_files import (
     MANIFEST,
     ROW_IDS_INLINE,
     Entry,
-    columns_of,
     entries,
     folder_of,
     fsync,
@@ -100,13 +99,13 @@ def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], dige
     with pq.ParquetWriter(target, schema(), compression="zstd") as writer:
         for batch in lines:
             kept = []
-            for leaf, row in batch:
-                if row is None or row.row_id in row_ids or row.digest in digests:
+            for leaf, columns in batch:
+                if columns is None or columns["row_id"] in row_ids or columns["digest"] in digests:
                     tombstones.append(leaf)
-                    erased += row is not None
+                    erased += columns is not None
                 else:
-                    kept.append({**columns_of(row), "leaf": leaf})
-                    kept_ids.add(row.row_id)
+                    kept.append({**columns, "leaf": leaf})
+                    kept_ids.add(columns["row_id"])
             if kept:
                 writer.write_table(pa.Table.from_pylist(kept, schema=schema()))
         empty: dict[str, Any] = {**dict.fromkeys(COLUMNS), "messages": None}

@@ -40,10 +40,10 @@ _FIX = "do not train on it; delete the folder and run the retrain again"
 
 
 class Entry(NamedTuple):
-    """One line of the file: a row with its leaf, or (`row` None) the tombstone of one."""
+    """One line of the file: a row's columns with its leaf, or (`columns` None) the tombstone of one."""
 
     leaf: str
-    row: SnapshotRow | None
+    columns: dict[str, Any] | None
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -187,8 +187,12 @@ def entry_of(data: dict[str, Any]) -> Entry:
     leaf = data.pop("leaf", None)
     if data["digest"] is None and leaf is not None:
         return Entry(leaf, None)
-    row = SnapshotRow(**{**data, "messages": tuple(Message(**message) for message in data["messages"])})
-    return Entry(leaf_of(columns_of(row)), row)
+    return Entry(leaf_of(data), data)
+
+
+def row_of(columns: Mapping[str, Any]) -> SnapshotRow:
+    """The row of some columns."""
+    return SnapshotRow(**{**columns, "messages": tuple(Message(**message) for message in columns["messages"])})
 
 
 class Tally:
@@ -203,11 +207,11 @@ class Tally:
     def add(self, entry: Entry) -> None:
         """Count one line."""
         self.leaves.add(entry.leaf)
-        if entry.row is None:
+        if entry.columns is None:
             self.erased += 1
             return
-        self.counts[f"{entry.row.split}.{entry.row.source}"] += 1
-        self.row_ids.add(entry.row.row_id)
+        self.counts[f"{entry.columns['split']}.{entry.columns['source']}"] += 1
+        self.row_ids.add(entry.columns["row_id"])
 
     def differs(self, record: DatasetSnapshot) -> str:
         """What does not fit the manifest; empty if all does. Counts are as published, rows erased since included."""
