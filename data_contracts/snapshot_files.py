@@ -33,6 +33,8 @@ DERIVED = "arrow"
 """Folder beside the rows for files made from them; erased with them."""
 FORMAT = 1
 BATCH = 4096
+GROUP = 16_384
+"""Rows of a Parquet row group."""
 COLUMNS = ("digest", "split", "source", "completion", "row_id", "slice")
 ROW_IDS_INLINE = 10_000
 """Up to so many feedback ids stand in the manifest; with more, their number and digest do."""

@@ -1,9 +1,8 @@
 """Publish a snapshot from a stream of batches, with bounded memory.
 
-Rows are sorted in runs of a few ten thousand, which are put aside on disk; in memory stay 49 bytes a row (kind, leaf,
+Rows are sorted in runs of some ten thousand, which are put aside on disk; in memory stay 49 bytes a row (kind, leaf,
 hash of the row's digest). When all rows are there, the order of all is known, and the runs are merged into the file.
-A million rows take about 150 MB beside the runs, a hundred million would take about 15 GB: past that, split the rows
-by leaf prefix over several processes, as docs/benchmarks.md works out.
+Past some ten million rows, split them by leaf prefix over several processes, as docs/scale.md works out.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from configs.errors import SnapshotError
 from data_contracts.records import DatasetSnapshot, SnapshotRow
 from data_contracts.snapshot_files import (
     COLUMNS,
+    GROUP,
     MANIFEST,
     ROW_IDS_INLINE,
     ROWS,
@@ -38,12 +38,10 @@ from data_contracts.snapshot_files import (
 from data_contracts.snapshot_sets import IdSet, LeafSet
 
 _TEMPORARY = ".publishing-"
-_RUN_ROWS = 32_768
+_RUN_ROWS = 16_384
 _RUN_CHARACTERS = 1 << 26
 _PIECE = 1024
 """Rows of a run that are read at a time."""
-_GROUP = 16_384
-"""Rows of a Parquet row group."""
 _CHOICES = {name: sorted(get_args(SnapshotRow.model_fields[name].annotation)) for name in ("split", "source")}
 KINDS = tuple((split, source) for split in _CHOICES["split"] for source in _CHOICES["source"])
 
@@ -277,8 +275,8 @@ class _Runs:
         readers = [_RunReader(self._path(run)) for run in range(len(starts) - 1)]
         kinds = np.frombuffer(bytes(self._kinds), np.uint8)
         with pq.ParquetWriter(target, schema(), compression="zstd") as writer:
-            for at in range(0, len(order), _GROUP):
-                places = order[at : at + _GROUP]
+            for at in range(0, len(order), GROUP):
+                places = order[at : at + GROUP]
                 owner = np.searchsorted(starts, places, side="right") - 1
                 where = np.empty(len(places), np.int64)
                 pieces, before = [], 0

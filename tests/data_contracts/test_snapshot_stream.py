@@ -192,7 +192,7 @@ def test_a_failing_source_leaves_nothing(tmp_path: Path) -> None:
 
 def test_many_runs_merge_to_the_same_file(tmp_path: Path) -> None:
     """Enough rows for several runs and row groups, with repeats in other runs."""
-    count = 3 * snapshot_publish._RUN_ROWS // 2
+    count = 5 * snapshot_publish._RUN_ROWS // 2
     rows = [row(n, split=("train", "target")[n % 7 == 0]) for n in range(count)]
     mixed = [*rows, *rows[:500]]
     random.Random(1).shuffle(mixed)
