@@ -70,10 +70,10 @@ def publish_stream(
         contract_digest: of the contract they met.
         base_digest: of the base model that is trained.
         watermark: highest commit sequence number that was considered.
-        reasons: rows left out, by reason code; read after the last batch, so what makes the batches may count in it.
+        reasons: rows left out, by reason code; like `sources` read after the last batch, which may still change them.
         replay: provenance of the replay rows.
         created_at: aware.
-        sources: source name -> its watermark; read after the last batch too.
+        sources: source name -> its watermark.
         config_digest: of the curation policy.
 
     Raises:
@@ -82,41 +82,31 @@ def publish_stream(
     root.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(root)
     with _temporary(root) as folder:
-        runs = _Runs(folder)
-        for batch in batches:
-            runs.add(batch)
-        runs.flush()
-        if not runs.rows:
-            raise SnapshotError(
-                "a snapshot without rows", where=root, fix="wait for accepted feedback before publishing"
-            )
-        name = name_of(
-            runs.leaves, model=model, contract_digest=contract_digest, base_digest=base_digest, replay=replay
-        )
+        runs = _set_aside(folder, batches)
+        facts: dict[str, Any] = {"model": model, "contract_digest": contract_digest, "base_digest": base_digest}
+        name = name_of(runs.leaves, **facts, replay=replay)
         target = root / name
-        if (target / MANIFEST).is_file():
-            return read_manifest(target)
-        order = runs.order()
-        counts = runs.write(order, folder / ROWS)
-        record = DatasetSnapshot(
-            digest=name,
-            path="",
-            model=model,
-            created_at=created_at,
-            contract_digest=contract_digest,
-            base_digest=base_digest,
-            watermark=watermark,
-            counts=dict(sorted(counts.items())),
-            reasons=dict(sorted(reasons.items())),
-            replay=dict(replay),
-            sources=dict(sorted((sources or {}).items())),
-            config_digest=config_digest,
-            **runs.row_ids.facts(ROW_IDS_INLINE),
-        )
-        runs.remove()
-        (folder / MANIFEST).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        _put_in_place(folder, target)
+        if not (target / MANIFEST).is_file():
+            maps = {"reasons": dict(reasons), "sources": dict(sources or {}), "replay": dict(replay)}
+            maps["counts"] = runs.write(runs.order(), folder / ROWS)
+            facts |= {key: dict(sorted(value.items())) for key, value in maps.items()}
+            facts |= {"digest": name, "path": "", "config_digest": config_digest, "created_at": created_at}
+            record = DatasetSnapshot(**facts, watermark=watermark, **runs.row_ids.facts(ROW_IDS_INLINE))
+            runs.remove()
+            (folder / MANIFEST).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            _put_in_place(folder, target)
     return read_manifest(target)
+
+
+def _set_aside(folder: Path, batches: Iterable[Any]) -> _Runs:
+    runs = _Runs(folder)
+    for batch in batches:
+        runs.add(batch)
+    runs.flush()
+    if not runs.rows:
+        fix = "wait for accepted feedback before publishing"
+        raise SnapshotError("a snapshot without rows", where=folder.parent, fix=fix)
+    return runs
 
 
 def _put_in_place(folder: Path, target: Path) -> None:
