@@ -87,7 +87,11 @@ def publish_stream(
         name = name_of(runs.leaves, **facts, replay=replay)
         target = root / name
         if not (target / MANIFEST).is_file():
-            maps = {"reasons": dict(reasons), "sources": dict(sources or {}), "replay": dict(replay)}
+            maps: dict[str, dict[str, Any]] = {
+                "reasons": dict(reasons),
+                "sources": dict(sources or {}),
+                "replay": dict(replay),
+            }
             maps["counts"] = runs.write(runs.order(), folder / ROWS)
             facts |= {key: dict(sorted(value.items())) for key, value in maps.items()}
             facts |= {"digest": name, "path": "", "config_digest": config_digest, "created_at": created_at}
