@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-neardup bench-snapshots up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -56,6 +56,12 @@ bench-canary: $(STAMP)
 
 bench-drift: $(STAMP)
 	$(BIN)/python benchmarks/drift.py
+
+bench-neardup: $(STAMP)
+	$(BIN)/python benchmarks/curation_neardup.py
+
+bench-snapshots: $(STAMP)
+	$(BIN)/python benchmarks/snapshot_stream.py
 
 up: $(STAMP)
 	$(BIN)/tidemill up

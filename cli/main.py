@@ -13,6 +13,7 @@ from cli.feedback_app import feedback_app
 from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 from cli.quarantine_app import quarantine_app
 from cli.review_app import review_app
+from cli.snapshot_app import snapshot_app
 
 app = typer.Typer(
     name="tidemill",
@@ -27,6 +28,7 @@ app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(review_app, name="review")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(retention_app, name="retention")
 app.command("erase")(erase)
 

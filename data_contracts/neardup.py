@@ -212,8 +212,12 @@ class NearDuplicateIndex:
             StoreError: no index there, or one that is damaged or of another version.
         """
         settings, segments, files, generation = open_index(Path(folder))
-        limits = Limits(settings["cap"], settings["crowded"])
-        index = cls(settings["similarity"], seed=settings["seed"], permutations=settings["permutations"], limits=limits)
+        index = cls(
+            settings["similarity"],
+            seed=settings["seed"],
+            permutations=settings["permutations"],
+            limits=Limits(settings["cap"], settings["crowded"]),
+        )
         index._segments, index._files, index._generation = segments, list(files), generation
         return index
 

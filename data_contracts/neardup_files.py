@@ -19,11 +19,12 @@ import numpy as np
 
 from configs.errors import StoreError
 from data_contracts.neardup_segment import Names, Segment
-from data_contracts.neardup_sketch import Sets
+from data_contracts.neardup_sketch import BITS, Sets
 
 INDEX = "index.json"
 FORMAT = 1
 _ALIGN = 64
+_SETTINGS = {"similarity", "seed", "permutations", "cap", "crowded"}
 _DTYPES = {"<i8", "<u8", "<u4", "|u1"}
 
 
@@ -31,6 +32,7 @@ def _arrays(segment: Segment) -> dict[str, np.ndarray]:
     return {
         "set_offsets": segment.sets.offsets,
         "set_values": segment.sets.values,
+        "set_bits": segment.sets.bits.reshape(-1),
         "crowded": segment.crowded,
         "name_offsets": segment.names.offsets,
         "names": segment.names.data,
@@ -87,7 +89,7 @@ def _open_part(path: Path) -> Segment:
             found[name] = np.frombuffer(raw, dtype, count, 8 + size + start) if count else np.empty(0, dtype)
         bands = [found[f"band{n}"] for n in range(sum(name.startswith("band") for name in found))]
         return Segment(
-            Sets(found["set_offsets"], found["set_values"]),
+            Sets(found["set_offsets"], found["set_values"], found["set_bits"].reshape(-1, BITS // 64)),
             tuple(bands),
             found["crowded"],
             Names(found["name_offsets"], found["names"]),
@@ -102,6 +104,8 @@ def _read_list(folder: Path) -> dict[str, Any] | None:
         data: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if data["format"] != FORMAT or not all(Path(name).name == name for name in data["parts"]):
             raise ValueError(f"format {data['format']}, expected {FORMAT}")
+        if set(data["settings"]) != _SETTINGS or not all(isinstance(v, int | float) for v in data["settings"].values()):
+            raise ValueError(f"settings {data['settings']}")
         return {key: data[key] for key in ("format", "settings", "generation", "parts", "rows")}
     except FileNotFoundError:
         return None

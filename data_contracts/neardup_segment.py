@@ -134,6 +134,7 @@ def merge(one: Segment, two: Segment, limits: Limits) -> Segment:
     sets = Sets(
         np.concatenate([one.sets.offsets, two.sets.offsets[1:] + one.sets.offsets[-1]]),
         np.concatenate([one.sets.values, two.sets.values]),
+        np.concatenate([one.sets.bits, two.sets.bits]),
     )
     names = Names(
         np.concatenate([one.names.offsets, two.names.offsets[1:] + one.names.offsets[-1]]),
@@ -203,6 +204,11 @@ def similar(one: Sets, rows: I64, other: Sets, others: I64, similarity: float) -
     sizes, other_sizes = one.sizes[rows], other.sizes[others]
     # The smaller set over the larger bounds the similarity from above.
     near = np.minimum(sizes, other_sizes) >= (similarity - 1e-9) * np.maximum(sizes, other_sizes)
+    kept = np.flatnonzero(near)
+    # J >= t means |A xor B| <= (1 - t) / (1 + t) (|A| + |B|); the bitmaps show a part of what differs (Sandes et al.,
+    # 2020) and so throw out most of what only looks alike, and nothing that is near.
+    differ = np.bitwise_count(one.bits[rows[kept]] ^ other.bits[others[kept]]).sum(axis=1, dtype=np.int64)
+    near[kept] = differ <= (1 - similarity) / (1 + similarity) * (sizes + other_sizes)[kept] + 1e-6
     kept = np.flatnonzero(near)
     ends = np.cumsum(sizes[kept] + other_sizes[kept])
     start = 0

@@ -29,7 +29,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _PIECE = 2048
 """Shingles whose permuted values (1 MiB) are made at a time: they stay in the cache."""
-_LONG_WORD = 1 << 16
+BITS = 256
+_BITMAP_ROWS = 16_384
 # Word characters of ASCII keep (in lower case), all others become a space; bytes of UTF-8 sequences are left alone.
 _FOLD = bytes(ord(chr(c).lower()) if c >= 128 or chr(c).isalnum() or c == 95 else 32 for c in range(128)) + bytes(
     range(128, 256)
@@ -41,6 +42,21 @@ class Sets(NamedTuple):
 
     offsets: I64
     values: U32
+    bits: U64
+    """(n, 4) bitmaps of 256 bits: each element sets one. Two sets differ in at least as many elements as bits."""
+
+    @classmethod
+    def of(cls, sizes: I64, values: U32) -> Sets:
+        """From (n,) sizes and all values."""
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        bits = np.empty((len(sizes), BITS // 64), np.uint64)
+        for start in range(0, len(sizes), _BITMAP_ROWS):
+            own = sizes[start : start + _BITMAP_ROWS]
+            flags = np.zeros((len(own), BITS), bool)
+            part = values[offsets[start] : offsets[start + len(own)]]
+            flags[np.repeat(np.arange(len(own)), own), part & np.uint32(BITS - 1)] = True
+            bits[start : start + len(own)] = np.packbits(flags, axis=1, bitorder="little").view("<u8")
+        return cls(offsets, values, bits)
 
     @property
     def sizes(self) -> I64:
@@ -50,7 +66,8 @@ class Sets(NamedTuple):
     def take(self, rows: I64) -> Sets:
         """The sets of some rows, in their order."""
         sizes = self.sizes[rows]
-        return Sets(np.concatenate([[0], np.cumsum(sizes)]), self.values[spread(self.offsets[rows], sizes)])
+        values = self.values[spread(self.offsets[rows], sizes)]
+        return Sets(np.concatenate([[0], np.cumsum(sizes)]), values, self.bits[rows])
 
 
 def spread(starts: I64, counts: I64) -> I64:
@@ -123,7 +140,7 @@ def shingle_sets(texts: Sequence[str]) -> Sets:
     packed.sort()
     packed = packed[np.diff(packed, prepend=~packed[:1]) != 0]
     sizes = np.bincount((packed >> _32).astype(np.int64), minlength=len(texts))
-    return Sets(np.concatenate([[0], np.cumsum(sizes)]), (packed & _LOW).astype(np.uint32))
+    return Sets.of(sizes, (packed & _LOW).astype(np.uint32))
 
 
 class Bands(NamedTuple):

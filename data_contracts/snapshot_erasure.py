@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from data_contracts.records import DatasetSnapshot
 from data_contracts.snapshot_files import (
     COLUMNS,
     DERIVED,
+    GROUP,
     MANIFEST,
     ROW_IDS_INLINE,
-    Entry,
-    columns_of,
-    entries,
+    entry_of,
     folder_of,
     fsync,
     locked,
@@ -61,7 +60,7 @@ def erase_rows(path: Path | str, row_ids: Set[str], *, digests: Set[str] = froze
             return 0
         name = f"rows-{uuid.uuid4().hex}.parquet"
         with opened(folder) as (_, file):
-            erased, kept_ids = _rewrite(entries(file), folder / name, row_ids, digests)
+            erased, kept_ids = _rewrite(file, folder / name, row_ids, digests)
         changed = {"rows_file": name, "erased": record.erased + erased, **kept_ids.facts(ROW_IDS_INLINE)}
         write_manifest(folder, record.model_copy(update=changed))
         _sweep(folder, read_manifest(folder))
@@ -89,29 +88,35 @@ def _holds_any(folder: Path, row_ids: Set[str], digests: Set[str]) -> bool:
     return False
 
 
-def _rewrite(lines: Iterator[list[Entry]], target: Path, row_ids: Set[str], digests: Set[str]) -> tuple[int, IdSet]:
+def _rewrite(file: Any, target: Path, row_ids: Set[str], digests: Set[str]) -> tuple[int, IdSet]:
     """Write what stays, tombstones at the end; (rows erased now, feedback ids that stay)."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     tombstones: list[str] = []
     kept_ids = IdSet()
     erased = 0
+    ids, names = (pa.array(sorted(values), pa.string()) for values in (row_ids, digests))
     with pq.ParquetWriter(target, schema(), compression="zstd") as writer:
-        for batch in lines:
-            kept = []
-            for leaf, row in batch:
-                if row is None or row.row_id in row_ids or row.digest in digests:
-                    tombstones.append(leaf)
-                    erased += row is not None
-                else:
-                    kept.append({**columns_of(row), "leaf": leaf})
-                    kept_ids.add(row.row_id)
-            if kept:
-                writer.write_table(pa.Table.from_pylist(kept, schema=schema()))
+        for batch in file.iter_batches(GROUP):
+            if "leaf" not in batch.schema.names:  # from before tombstones
+                leaves = [entry_of(columns).leaf for columns in batch.to_pylist()]
+                batch = batch.append_column("leaf", pa.array(leaves, pa.string()))
+            going = pc.or_(pc.is_in(batch["row_id"], ids), pc.is_in(batch["digest"], names))
+            gone = pc.is_null(batch["digest"])
+            # The leaf of a row that goes is computed, not taken from its column: it is all that will be left of it.
+            tombstones += [entry_of(columns).leaf for columns in batch.filter(going).to_pylist()]
+            tombstones += batch["leaf"].filter(gone).to_pylist()
+            erased += pc.sum(going).as_py() or 0
+            kept = batch.filter(pc.invert(pc.or_(going, gone))).select(schema().names)
+            kept_ids.add_all(kept["row_id"])
+            writer.write_batch(kept.cast(schema()))
+        tombstones.sort()
         empty: dict[str, Any] = {**dict.fromkeys(COLUMNS), "messages": None}
-        gone = [{**empty, "leaf": leaf} for leaf in sorted(tombstones)]
-        writer.write_table(pa.Table.from_pylist(gone, schema=schema()))
+        for start in range(0, len(tombstones), GROUP):
+            part = [{**empty, "leaf": leaf} for leaf in tombstones[start : start + GROUP]]
+            writer.write_table(pa.Table.from_pylist(part, schema=schema()))
     fsync(target)
     fsync(target.parent)
     return erased, kept_ids

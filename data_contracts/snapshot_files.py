@@ -33,6 +33,8 @@ DERIVED = "arrow"
 """Folder beside the rows for files made from them; erased with them."""
 FORMAT = 1
 BATCH = 4096
+GROUP = 16_384
+"""Rows of a Parquet row group."""
 COLUMNS = ("digest", "split", "source", "completion", "row_id", "slice")
 ROW_IDS_INLINE = 10_000
 """Up to so many feedback ids stand in the manifest; with more, their number and digest do."""
@@ -40,10 +42,10 @@ _FIX = "do not train on it; delete the folder and run the retrain again"
 
 
 class Entry(NamedTuple):
-    """One line of the file: a row with its leaf, or (`row` None) the tombstone of one."""
+    """One line of the file: a row's columns with its leaf, or (`columns` None) the tombstone of one."""
 
     leaf: str
-    row: SnapshotRow | None
+    columns: dict[str, Any] | None
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -187,8 +189,12 @@ def entry_of(data: dict[str, Any]) -> Entry:
     leaf = data.pop("leaf", None)
     if data["digest"] is None and leaf is not None:
         return Entry(leaf, None)
-    row = SnapshotRow(**{**data, "messages": tuple(Message(**message) for message in data["messages"])})
-    return Entry(leaf_of(columns_of(row)), row)
+    return Entry(leaf_of(data), data)
+
+
+def row_of(columns: Mapping[str, Any]) -> SnapshotRow:
+    """The row of some columns."""
+    return SnapshotRow(**{**columns, "messages": tuple(Message(**message) for message in columns["messages"])})
 
 
 class Tally:
@@ -203,11 +209,11 @@ class Tally:
     def add(self, entry: Entry) -> None:
         """Count one line."""
         self.leaves.add(entry.leaf)
-        if entry.row is None:
+        if entry.columns is None:
             self.erased += 1
             return
-        self.counts[f"{entry.row.split}.{entry.row.source}"] += 1
-        self.row_ids.add(entry.row.row_id)
+        self.counts[f"{entry.columns['split']}.{entry.columns['source']}"] += 1
+        self.row_ids.add(entry.columns["row_id"])
 
     def differs(self, record: DatasetSnapshot) -> str:
         """What does not fit the manifest; empty if all does. Counts are as published, rows erased since included."""

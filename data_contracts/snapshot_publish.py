@@ -1,9 +1,8 @@
 """Publish a snapshot from a stream of batches, with bounded memory.
 
-Rows are sorted in runs of a few ten thousand, which are put aside on disk; in memory stay 49 bytes a row (kind, leaf,
+Rows are sorted in runs of some ten thousand, which are put aside on disk; in memory stay 49 bytes a row (kind, leaf,
 hash of the row's digest). When all rows are there, the order of all is known, and the runs are merged into the file.
-A million rows take about 150 MB beside the runs, a hundred million would take about 15 GB: past that, split the rows
-by leaf prefix over several processes, as docs/benchmarks.md works out.
+Past some ten million rows, split them by leaf prefix over several processes, as docs/scale.md works out.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from configs.errors import SnapshotError
 from data_contracts.records import DatasetSnapshot, SnapshotRow
 from data_contracts.snapshot_files import (
     COLUMNS,
+    GROUP,
     MANIFEST,
     ROW_IDS_INLINE,
     ROWS,
@@ -38,12 +38,10 @@ from data_contracts.snapshot_files import (
 from data_contracts.snapshot_sets import IdSet, LeafSet
 
 _TEMPORARY = ".publishing-"
-_RUN_ROWS = 32_768
+_RUN_ROWS = 16_384
 _RUN_CHARACTERS = 1 << 26
 _PIECE = 1024
 """Rows of a run that are read at a time."""
-_GROUP = 16_384
-"""Rows of a Parquet row group."""
 _CHOICES = {name: sorted(get_args(SnapshotRow.model_fields[name].annotation)) for name in ("split", "source")}
 KINDS = tuple((split, source) for split in _CHOICES["split"] for source in _CHOICES["source"])
 
@@ -72,10 +70,10 @@ def publish_stream(
         contract_digest: of the contract they met.
         base_digest: of the base model that is trained.
         watermark: highest commit sequence number that was considered.
-        reasons: rows left out, by reason code; read after the last batch, so what makes the batches may count in it.
+        reasons: rows left out, by reason code; like `sources` read after the last batch, which may still change them.
         replay: provenance of the replay rows.
         created_at: aware.
-        sources: source name -> its watermark; read after the last batch too.
+        sources: source name -> its watermark.
         config_digest: of the curation policy.
 
     Raises:
@@ -84,41 +82,35 @@ def publish_stream(
     root.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(root)
     with _temporary(root) as folder:
-        runs = _Runs(folder)
-        for batch in batches:
-            runs.add(batch)
-        runs.flush()
-        if not runs.rows:
-            raise SnapshotError(
-                "a snapshot without rows", where=root, fix="wait for accepted feedback before publishing"
-            )
-        name = name_of(
-            runs.leaves, model=model, contract_digest=contract_digest, base_digest=base_digest, replay=replay
-        )
+        runs = _set_aside(folder, batches)
+        facts: dict[str, Any] = {"model": model, "contract_digest": contract_digest, "base_digest": base_digest}
+        name = name_of(runs.leaves, **facts, replay=replay)
         target = root / name
-        if (target / MANIFEST).is_file():
-            return read_manifest(target)
-        order = runs.order()
-        counts = runs.write(order, folder / ROWS)
-        record = DatasetSnapshot(
-            digest=name,
-            path="",
-            model=model,
-            created_at=created_at,
-            contract_digest=contract_digest,
-            base_digest=base_digest,
-            watermark=watermark,
-            counts=dict(sorted(counts.items())),
-            reasons=dict(sorted(reasons.items())),
-            replay=dict(replay),
-            sources=dict(sorted((sources or {}).items())),
-            config_digest=config_digest,
-            **runs.row_ids.facts(ROW_IDS_INLINE),
-        )
-        runs.remove()
-        (folder / MANIFEST).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        _put_in_place(folder, target)
+        if not (target / MANIFEST).is_file():
+            maps: dict[str, dict[str, Any]] = {
+                "reasons": dict(reasons),
+                "sources": dict(sources or {}),
+                "replay": dict(replay),
+            }
+            maps["counts"] = runs.write(runs.order(), folder / ROWS)
+            facts |= {key: dict(sorted(value.items())) for key, value in maps.items()}
+            facts |= {"digest": name, "path": "", "config_digest": config_digest, "created_at": created_at}
+            record = DatasetSnapshot(**facts, watermark=watermark, **runs.row_ids.facts(ROW_IDS_INLINE))
+            runs.remove()
+            (folder / MANIFEST).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            _put_in_place(folder, target)
     return read_manifest(target)
+
+
+def _set_aside(folder: Path, batches: Iterable[Any]) -> _Runs:
+    runs = _Runs(folder)
+    for batch in batches:
+        runs.add(batch)
+    runs.flush()
+    if not runs.rows:
+        fix = "wait for accepted feedback before publishing"
+        raise SnapshotError("a snapshot without rows", where=folder.parent, fix=fix)
+    return runs
 
 
 def _put_in_place(folder: Path, target: Path) -> None:
@@ -277,8 +269,8 @@ class _Runs:
         readers = [_RunReader(self._path(run)) for run in range(len(starts) - 1)]
         kinds = np.frombuffer(bytes(self._kinds), np.uint8)
         with pq.ParquetWriter(target, schema(), compression="zstd") as writer:
-            for at in range(0, len(order), _GROUP):
-                places = order[at : at + _GROUP]
+            for at in range(0, len(order), GROUP):
+                places = order[at : at + GROUP]
                 owner = np.searchsorted(starts, places, side="right") - 1
                 where = np.empty(len(places), np.int64)
                 pieces, before = [], 0

@@ -68,6 +68,13 @@ class IdSet:
             if len(self._fresh) >= _PART:
                 self._pack()
 
+    def add_all(self, row_ids: Any) -> None:
+        """Add a pyarrow array of ids."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._arrays.append(row_ids.filter(pc.not_equal(row_ids, "")).cast(pa.large_string()))
+
     def _pack(self) -> None:
         import pyarrow as pa
 

@@ -34,6 +34,7 @@ from data_contracts.snapshot_files import (
     name_of,
     opened,
     read_manifest,
+    row_of,
 )
 from data_contracts.snapshot_publish import publish_stream, sweep_unfinished
 from data_contracts.snapshot_sets import LeafSet
@@ -129,7 +130,7 @@ def iter_rows(path: Path | str, split: str | None = None) -> Iterator[list[Snaps
         for batch in entries(file):
             for entry in batch:
                 tally.add(entry)
-            rows = [row for _, row in batch if row is not None and split in (None, row.split)]
+            rows = [row_of(c) for _, c in batch if c is not None and split in (None, c["split"])]
             if rows:
                 yield rows
     snapshot_files.check(record, tally)
@@ -213,8 +214,8 @@ def _read(path: Path | str, *, check: bool) -> tuple[DatasetSnapshot, list[Snaps
         for batch in entries(file):
             for entry in batch:
                 tally.add(entry)
-                if entry.row is not None:
-                    rows.append(entry.row)
+                if entry.columns is not None:
+                    rows.append(row_of(entry.columns))
     if check:
         snapshot_files.check(record, tally)
     return record, rows

@@ -15,7 +15,7 @@ from data_contracts.records import Cause, LabelledRow, RetrainRequest, utc_now
 from flows.context import Context
 from flows.curating import curated
 from flows.suites import evaluation_prompts
-from store import audit, drift, feedback, incidents, outbox, quarantine, requests, rollouts, steps
+from store import audit, drift, feedback, incidents, outbox, quarantine, requests, rollouts, snapshots, steps
 
 BAD_OUTCOMES = ("blocked", "inconclusive", "rolled_back", "expired", "no_data", "error")
 DAY = timedelta(days=1)
@@ -63,7 +63,9 @@ def _judged_rows(conn: Connection, model: str) -> tuple[set[str], int]:
         outputs = {s.name: s.output for s in steps.list_steps(conn, request.id) if s.output}
         if "ingest" in outputs and "snapshot" in outputs:
             snapshot = (outputs["snapshot"] or {}).get("snapshot") or {}
-            return set(snapshot.get("row_ids", ())), int((outputs["ingest"] or {})["watermark"])
+            # A large snapshot does not list its rows; the store does.
+            rows = snapshot.get("row_ids") or snapshots.splits(conn, snapshot.get("digest", ""))
+            return set(rows), int((outputs["ingest"] or {})["watermark"])
     return set(), 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from configs.errors import NotFoundError
 from data_contracts.ids import new_id
-from data_contracts.records import ModelVersion
-from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, lineage_tags
+from data_contracts.records import DatasetSnapshot, ModelVersion
+from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, dataset_tags, lineage_tags
 
 
 @dataclass
@@ -24,6 +24,8 @@ class MemoryRun:
     metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    datasets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Dataset digest -> tags."""
     status: str = "RUNNING"
 
     @property
@@ -42,6 +44,9 @@ class MemoryRun:
             return False
         self.files[path.name] = path.read_bytes()
         return True
+
+    def log_dataset(self, snapshot: DatasetSnapshot) -> None:
+        self.datasets[snapshot.digest] = dataset_tags(snapshot)
 
     def finish(self, status: RunStatus = "FINISHED") -> None:
         self.status = status

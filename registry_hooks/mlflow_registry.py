@@ -9,6 +9,7 @@ whenever the outcome of a call is unknown.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,15 +17,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from configs.errors import NotFoundError, RegistryError
-from data_contracts.records import AdapterArtifact, ModelVersion
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, ModelVersion
+from data_contracts.snapshot_files import COLUMNS
 from registry_hooks.mlflow_contents import walk
-from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, lineage_tags
+from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, dataset_tags, lineage_tags
 
 _T = TypeVar("_T")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 MODEL_TYPE = "lora-adapter"
 _MAX_PARAM = 500
 _MAX_TAG = 5000
+_DATASET_DIGEST = 36
+_MAX_INPUT_KEY = 255
+_MAX_INPUT_VALUE = 500
 _RETRIES = 3
 _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -91,6 +96,24 @@ class MlflowRun:
                 return False
             self._client.log_artifact(self.run_id, str(path))
         return True
+
+    def log_dataset(self, snapshot: DatasetSnapshot) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        # MLflow's own digests pass over rows past 10,000 and columns that are not numbers or strings: ours goes in, as
+        # much of it as the field takes, and whole as a tag.
+        dataset = Dataset(
+            name=snapshot.model,
+            digest=snapshot.digest[:_DATASET_DIGEST],
+            source_type="local",
+            source=json.dumps({"uri": Path(snapshot.path).as_uri()}),
+            schema=json.dumps({"mlflow_colspec": [{"name": name, "type": "string"} for name in COLUMNS]}),
+            profile=json.dumps({"rows": snapshot.counts, "left_out": snapshot.reasons}),
+        )
+        tags = {"mlflow.data.context": "training", **dataset_tags(snapshot)}
+        rows = [InputTag(key[:_MAX_INPUT_KEY], value[:_MAX_INPUT_VALUE]) for key, value in tags.items() if value]
+        with _errors("naming the dataset", self.run_url):
+            self._client.log_inputs(self.run_id, [DatasetInput(dataset, rows)])
 
     def finish(self, status: RunStatus = "FINISHED") -> None:
         with _errors("closing a run", self.run_url):

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from data_contracts.records import AdapterArtifact, ModelVersion, Record
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, ModelVersion, Record
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -47,6 +47,17 @@ def lineage_tags(request: RegisterRequest) -> dict[str, str]:
     }
 
 
+def dataset_tags(snapshot: DatasetSnapshot) -> dict[str, str]:
+    """What a dataset input is found by: digests, contract, how far it had read; no ids and no text."""
+    return {
+        "tidemill.dataset_digest": snapshot.digest,
+        "tidemill.contract_digest": snapshot.contract_digest,
+        "tidemill.config_digest": snapshot.config_digest,
+        "tidemill.watermark": str(snapshot.watermark),
+        **{f"tidemill.source.{name}": watermark for name, watermark in snapshot.sources.items()},
+    }
+
+
 class RunHandle(Protocol):
     """One tracking run while it is open."""
 
@@ -72,6 +83,13 @@ class RunHandle(Protocol):
 
     def replace_artifact(self, path: Path) -> bool:
         """Put a file in the place of the one of that name kept with the run; False if the run keeps none."""
+
+    def log_dataset(self, snapshot: DatasetSnapshot) -> None:
+        """Name the snapshot as what the run was trained on, under our digest; again is the same as once.
+
+        Raises:
+            RegistryError: the tracker does not answer.
+        """
         ...
 
     def finish(self, status: RunStatus = "FINISHED") -> None:

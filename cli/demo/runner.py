@@ -95,7 +95,7 @@ def _totals(context: Context, result: DemoResult) -> None:
     result.promoted_versions = sum(r.state == "promoted" for r in rollouts)
     result.rolled_back_versions = sum(r.state == "rolled_back" for r in rollouts)
     result.retrains = sum(r.attempt > 0 for r in requests)
-    result.rows_accepted = len(latest.row_ids) if latest else 0
+    result.rows_accepted = latest.feedback_rows if latest else 0
     result.rows_quarantined = len(held)
 
 

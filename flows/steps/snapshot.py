@@ -171,6 +171,8 @@ def snapshot(run: Run) -> Output:
         reasons=reasons,
         replay=provenance,
         created_at=utc_now(),
+        sources={"store": str(run.outputs["ingest"]["watermark"])},
+        config_digest=digest(run.section("curation")),
     )
     _record(run, published, {row.row_id: row.split for row in rows_out if row.row_id})
     run.observer.log(f"Snapshot {published.digest[:12]}: {published.counts}; left out: {reasons or 'nothing'}.")
@@ -183,7 +185,7 @@ def snapshot(run: Run) -> Output:
 
 
 def _record(run: Run, published: DatasetSnapshot, splits: dict[str, str]) -> None:
-    if not published.row_ids and not splits:
+    if not published.feedback_rows and not splits:
         # A snapshot of incidents only teaches from reviewed answers; it has no feedback rows to list.
         run.observer.log("The snapshot holds no feedback rows, only incidents.")
     if not Path(published.path).is_dir():

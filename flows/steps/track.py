@@ -24,6 +24,11 @@ def track(run: Run) -> Output:
     except RegistryError as error:
         run.observer.log(f"No tracking run: {error}")
         return {"run_id": "", "url": ""}
+    try:
+        run.tracking.log_dataset(snapshot)
+    except RegistryError as error:
+        # The digest is among the run's tags too; a missing dataset input is no reason to go without live metrics.
+        run.observer.log(f"The dataset is not listed with the run: {error}")
     run.observer.log(f"Live metrics: {run.tracking.run_url}")
     return {"run_id": run.tracking.run_id, "url": run.tracking.run_url}
 

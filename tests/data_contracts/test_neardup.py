@@ -324,7 +324,11 @@ def test_what_is_no_index_or_damaged_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         NearDuplicateIndex.load(tmp_path)
     data = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps({**data, "parts": ["../x"]}))
+    for changed in ({"parts": ["../x"]}, {"settings": {"similarity": 0.6}}, {"format": 99}, {"rows": None}):
+        (tmp_path / "index.json").write_text(json.dumps({**data, **changed}))
+        with pytest.raises(StoreError, match="cannot be read"):
+            NearDuplicateIndex.load(tmp_path)
+    (tmp_path / "index.json").write_text("[1]")
     with pytest.raises(StoreError, match="cannot be read"):
         NearDuplicateIndex.load(tmp_path)
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import multiprocessing
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from snapshot_samples import ROWS_IN, put, row, salt
+from snapshot_samples import ROWS_IN, put, salt
 
 from configs.errors import SnapshotError
 from data_contracts.digests import digest, salted_digest
-from data_contracts.records import SnapshotRow
 from data_contracts.snapshot_files import write_manifest
 from data_contracts.snapshots import (
     MANIFEST,
@@ -214,38 +211,53 @@ def test_processes_that_erase_at_once_erase_all(tmp_path: Path) -> None:
     assert len(list(Path(record.path).iterdir())) == 2
 
 
-@pytest.fixture(scope="module")
-def many() -> list[SnapshotRow]:
-    return [row(n, completion=f"secret answer {n} " + "x" * 200) for n in range(4000)]
+_ERASE = """
+import os, signal, sys
+from data_contracts.snapshots import erase_rows
+import numpy, pyarrow.parquet, pyarrow.compute
+STEPS = {"open", "os.rename", "os.remove", "shutil.rmtree"}
+def run(folder, left):
+    def watch(event, arguments):
+        # A step is whatever touches the snapshot's folder; the process dies just before step `left`.
+        nonlocal left
+        if event in STEPS and any(folder in str(argument) for argument in arguments):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+    erase_rows(folder, {f"f{n}" for n in range(5)})
+for step, folder in enumerate(sys.argv[1:], 1):
+    # One process each, without importing everything again; nothing of Arrow has run before.
+    child = os.fork()
+    if child == 0:
+        run(folder, step)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), flush=True)
+    if status == 0:
+        break
+"""
 
 
-_ERASE = (
-    "import sys; from data_contracts.snapshots import erase_rows; import pyarrow.parquet; print('go', flush=True);"
-    "erase_rows(sys.argv[1], {f'f{n}' for n in range(500)})"
-)
-
-
-def test_killed_while_erasing_it_is_the_old_or_the_new_and_the_next_call_cleans_up(
-    tmp_path: Path, many: list[SnapshotRow]
-) -> None:
-    outcomes = set()
-    for attempt, wait in enumerate(itertools.islice(itertools.cycle((0.0, 0.05, 0.1, 0.15, 0.2, 0.3)), 6)):
-        record = put(tmp_path / str(attempt), many)
-        child = subprocess.Popen(
-            [sys.executable, "-c", _ERASE, record.path], stdout=subprocess.PIPE, env={**os.environ}
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"go\n"
-        time.sleep(wait)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        after = verify(record.path)
-        assert after.erased in (0, 500)
-        outcomes.add(after.erased)
-        assert erase_rows(record.path, {f"f{n}" for n in range(500)}) == 500 - after.erased
-        assert sorted(p.name for p in Path(record.path).iterdir()) == sorted(
-            [MANIFEST, read_manifest(record.path).rows_file]
-        )
-        assert "secret answer 499 " not in everything(Path(record.path))
-    assert outcomes
+def test_killed_at_any_step_of_erasing_it_is_the_old_or_the_new_and_the_next_call_cleans_up(tmp_path: Path) -> None:
+    record = put(tmp_path / "whole")
+    folders = [tmp_path / f"{step:02d}" / record.digest for step in range(60)]
+    for folder in folders:
+        shutil.copytree(record.path, folder)
+    done = subprocess.run(
+        [sys.executable, "-c", _ERASE, *map(str, folders)], capture_output=True, text=True, check=True, timeout=120
+    )
+    codes = list(map(int, done.stdout.split()))
+    assert codes[:-1] == [-signal.SIGKILL] * (len(codes) - 1)
+    assert codes[-1] == 0
+    outcomes = []
+    for folder in folders[: len(codes)]:
+        outcomes.append(verify(folder).erased)
+        assert erase_rows(folder, {f"f{n}" for n in range(5)}) == 5 - outcomes[-1]
+        assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, verify(folder).rows_file])
+        left = everything(folder)
+        assert not any(text in left for text in ("secret answer 0", "secret answer 3", "secret answer 4"))
+    # Many steps: first those that change nothing, then those that only tidy up.
+    assert len(outcomes) > 10
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {0, 5}

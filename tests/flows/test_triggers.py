@@ -11,12 +11,12 @@ from typing import Literal
 import pytest
 
 from data_contracts.ids import new_id
-from data_contracts.records import Cause, Incident, Message, QuarantinedRow, RetrainRequest, utc_now
+from data_contracts.records import Cause, DatasetSnapshot, Incident, Message, QuarantinedRow, RetrainRequest, utc_now
 from flows import delivery, triggers
 from flows.context import Context, open_context
 from flows.observer import PrintObserver
 from flows.watch import watch
-from store import audit, drift, feedback, incidents, interactions, outbox, quarantine, requests, steps
+from store import audit, drift, feedback, incidents, interactions, outbox, quarantine, requests, snapshots, steps
 from tests.flows.flow_samples import add_corrections, tiny_config
 
 
@@ -79,6 +79,26 @@ def test_enough_new_rows_start_a_retrain(context: Context) -> None:
     assert request is not None
     assert (request.status, reason) == ("ready", "")
     assert [c.kind for c in request.causes] == ["feedback"]
+
+
+def test_rows_of_a_snapshot_too_large_to_list_them_are_not_new(context: Context) -> None:
+    ids = add_corrections(context.store, context.model)
+    triggers.update(context)
+    claimed = claim_one(context)
+    large = DatasetSnapshot(
+        digest="a" * 64, path="", model=context.model, created_at=utc_now(), contract_digest="c", base_digest="b",
+        watermark=1, counts={}, row_ids=(), row_ids_count=len(ids), row_ids_digest="d" * 64,
+    )  # fmt: skip
+    with context.store.write() as conn:
+        snapshots.insert(conn, large, dict.fromkeys(ids, "train"))
+        output = {"ingest": {"watermark": 0}, "snapshot": {"snapshot": large.model_dump(mode="json")}}
+        for name, value in output.items():
+            steps.begin(conn, claimed.id, name, "d", claimed.token)
+            steps.complete(conn, claimed.id, name, claimed.token, value)
+        requests.finish(conn, claimed.id, claimed.token, "done", "promoted")
+    fresh = add_corrections(context.store, context.model, per_topic=2, offset=100)
+    with context.store.read() as conn:
+        assert 0 < triggers.teachable_new_rows(context, conn) <= len(fresh)
 
 
 def test_one_person_alone_starts_nothing(context: Context) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.digests import digest, tree_digest
-from data_contracts.records import AdapterArtifact
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, Message, SnapshotRow, utc_now
+from data_contracts.snapshots import publish
 from registry_hooks.registry import RegisterRequest
 
 
@@ -35,3 +36,30 @@ def artifact(tmp_path: Path, n: int = 1) -> AdapterArtifact:
 def wanted(made: AdapterArtifact, model: str = "support-bot", **more: Any) -> RegisterRequest:
     """A request to register an artifact."""
     return RegisterRequest(model=model, artifact=made, gate="pass", tags={"tidemill.request": "r1"}, **more)
+
+
+def snapshot(tmp_path: Path, model: str, rows: int) -> DatasetSnapshot:
+    """A published snapshot of that many rows."""
+    return publish(
+        tmp_path / "snapshots",
+        [
+            SnapshotRow(
+                digest=digest(["row", n]),
+                split="train",
+                source="correction",
+                messages=(Message(role="user", content=f"secret {n}"),),
+                completion="Soon.",
+                row_id=f"f{n}",
+            )
+            for n in range(rows)
+        ],
+        model=model,
+        contract_digest="c" * 64,
+        base_digest="b" * 64,
+        watermark=41,
+        reasons={"cap": 2},
+        replay={},
+        created_at=utc_now(),
+        sources={"store": "41"},
+        config_digest="d" * 64,
+    )

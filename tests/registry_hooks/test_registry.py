@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from registry_samples import artifact, wanted
+from registry_samples import artifact, snapshot, wanted
 
 from configs.errors import NotFoundError, RegistryError
 from data_contracts.digests import file_digest
@@ -162,6 +163,51 @@ def test_contents_hold_names_parameters_and_tags(registry: Registry, model: str,
     registry.register(wanted(artifact(tmp_path), model))
     everything = b"\n".join(content for _, content in registry.contents()).decode()
     assert all(word in everything for word in (f"run of {model}", f"param-{model}", f"tag-{model}", "tidemill.gate"))
+
+
+def test_a_run_names_the_snapshot_it_trained_on(registry: Registry, model: str, tmp_path: Path) -> None:
+    trained, other = snapshot(tmp_path, model, 3), snapshot(tmp_path, model, 4)
+    run = registry.start_run("a run", {}, {})
+    run.log_dataset(trained)
+    run.log_dataset(trained)
+    assert [name for name, _ in dataset_inputs(registry, run.run_id)] == [trained.digest[:36]]
+    run.log_dataset(other)
+    found = dict(dataset_inputs(registry, run.run_id))
+    assert set(found) == {trained.digest[:36], other.digest[:36]}
+    tags = found[trained.digest[:36]]
+    # The whole digest, which MLflow's field has no room for, and how far the sources had been read.
+    assert tags["tidemill.dataset_digest"] == trained.digest
+    assert tags["tidemill.contract_digest"] == trained.contract_digest
+    assert tags["tidemill.source.store"] == "41"
+    # Neither texts nor ids of people's rows.
+    assert not any("f1" in value or "secret" in value for value in tags.values())
+
+
+def dataset_inputs(registry: Registry, run_id: str) -> list[tuple[str, dict[str, str]]]:
+    """(digest field, tags) of a run's datasets."""
+    if isinstance(registry, MemoryRegistry):
+        return [(name[:36], tags) for name, tags in registry.runs[run_id].datasets.items()]
+    import mlflow
+
+    assert isinstance(registry, MlflowRegistry)
+    inputs = mlflow.MlflowClient(tracking_uri=registry.uri).get_run(run_id).inputs.dataset_inputs
+    return [(i.dataset.digest, {tag.key: tag.value for tag in i.tags}) for i in inputs]
+
+
+@pytest.mark.stack
+def test_mlflow_shows_a_large_snapshots_counts_under_our_digest(mlflow_server: str, model: str, tmp_path: Path) -> None:
+    import mlflow
+
+    run = MlflowRegistry(mlflow_server, experiment="tests").start_run("a run", {}, {})
+    # Past 10,000 rows, where the library's own digest no longer looks, ours still tells two sets apart.
+    sets = [snapshot(tmp_path, model, 10_050), snapshot(tmp_path, model, 10_051)]
+    for one in sets:
+        run.log_dataset(one)
+    inputs = mlflow.MlflowClient(tracking_uri=mlflow_server).get_run(run.run_id).inputs.dataset_inputs
+    assert {i.dataset.digest for i in inputs} == {one.digest[:36] for one in sets}
+    assert len({one.digest[:36] for one in sets}) == 2
+    assert {json.loads(i.dataset.profile)["rows"]["train.correction"] for i in inputs} == {10_050, 10_051}
+    assert all({t.key: t.value for t in i.tags}["mlflow.data.context"] == "training" for i in inputs)
 
 
 def test_the_double_remembers_what_it_was_told(tmp_path: Path) -> None:
