@@ -29,6 +29,7 @@ Container = Literal["auto", "jsonl", "json", "csv", "parquet"]
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _LOOK, _LOOK_AT = 20, 2000
 """Rows the format is recognised by, and how many are read to find as many good ones."""
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 _UNFINISHED = "the last line is not finished; it is read again when the file has changed"
 
 
@@ -181,10 +182,10 @@ class FileSource:
         if self.container != "auto":
             return self.container
         kind = _suffix(path)
-        if kind in ("csv", "parquet"):
+        if kind in ("csv", "parquet", "jsonl"):
             return kind
-        # `.json` may be an array or lines, and so may be anything without a suffix.
-        start = handle.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+        # `.json` may be an array or lines, and anything without a suffix may be all of them.
+        start = handle.read(4096).lstrip(_BLANK)
         handle.seek(0)
         if start.startswith(b"PAR1"):
             return "parquet"
@@ -268,7 +269,7 @@ def _json_lines(
     before = sha.hexdigest()[:32]
     for size, raw in text_lines(handle, sha.update):
         row: dict[str, Any] | InputError | None = None
-        if raw is None or raw.strip():
+        if raw is None or raw.strip(_BLANK):
             try:
                 row = decode(raw)
             except InputError as error:
