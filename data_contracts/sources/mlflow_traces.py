@@ -41,7 +41,8 @@ NAMES: dict[str, Kind] = {
     "expected_response": "correction", "expected_answer": "correction",
     "comment": "comment", "user_comment": "comment",
 }  # fmt: skip
-PAGE = 100
+DEPTH = 8
+"""Levels of objects that are looked through for a question or an answer."""
 LEDGER = 200_000
 """Assessments a cursor remembers; beyond, those of the oldest traces are forgotten and come again at a sweep."""
 _DEFAULTS = Defaults(source="mlflow")
@@ -68,6 +69,8 @@ class MlflowSource:
     defaults: Defaults = _DEFAULTS
     names: Mapping[str, Kind] = field(default_factory=lambda: NAMES)
     """Name of an assessment -> what it is."""
+    page: int = 100
+    """Traces a request asks for."""
 
     @property
     def name(self) -> str:
@@ -118,7 +121,7 @@ class MlflowSource:
                             locations=[experiment_id],
                             filter_string=f"{group}.`{name}` IS NOT NULL{window}",
                             order_by=["timestamp_ms ASC"],
-                            max_results=PAGE,
+                            max_results=self.page,
                             page_token=token,
                             include_spans=False,
                         )
@@ -194,10 +197,7 @@ class MlflowSource:
             served["principal"] = metadata["mlflow.trace.user"]
         if metadata.get("mlflow.trace.session"):
             served["conversation"] = metadata["mlflow.trace.session"]
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            usage = json.loads(metadata.get("mlflow.trace.tokenUsage") or "{}")
-            served["tokens_in"], served["tokens_out"] = int(usage["input_tokens"]), int(usage["output_tokens"])
-        return served
+        return {**served, **_tokens(metadata.get("mlflow.trace.tokenUsage"))}
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -225,6 +225,16 @@ def _trimmed(seen: dict[str, int]) -> dict[str, int]:
     return dict(sorted(seen.items(), key=lambda one: one[1])[-LEDGER:])
 
 
+def _tokens(usage: str | None) -> dict[str, int]:
+    """Token counts, where the library that traced knew them."""
+    try:
+        found = json.loads(usage or "{}")
+    except ValueError:
+        return {}
+    names = (("tokens_in", "input_tokens"), ("tokens_out", "output_tokens")) if isinstance(found, dict) else ()
+    return {ours: found[theirs] for ours, theirs in names if isinstance(found.get(theirs), int)}
+
+
 def _time(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
@@ -245,7 +255,7 @@ def _what(kind: Kind, value: Any) -> dict[str, Any] | None:
 _SPEAKERS = {"human": "user", "ai": "assistant"}
 
 
-def prompt_of(inputs: Any) -> list[dict[str, str]]:
+def prompt_of(inputs: Any, depth: int = DEPTH) -> list[dict[str, str]]:
     """The messages in a root span's inputs: OpenAI's or LangChain's, or a question.
 
     Raises:
@@ -255,17 +265,17 @@ def prompt_of(inputs: Any) -> list[dict[str, str]]:
         return [{"role": "user", "content": inputs}]
     if isinstance(inputs, list):
         return messages_of([_named(message) for message in inputs], "inputs")
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping) and depth:
         if isinstance(inputs.get("messages"), list):
             return prompt_of(inputs["messages"])
         for name in PROMPT:
             if isinstance(inputs.get(name), (str, list)):
-                return prompt_of(inputs[name])
+                return prompt_of(inputs[name], depth - 1)
         if len(inputs) == 1:
-            return prompt_of(next(iter(inputs.values())))
+            return prompt_of(next(iter(inputs.values())), depth - 1)
         nested = [value for value in inputs.values() if isinstance(value, Mapping) and "messages" in value]
         if len(nested) == 1:
-            return prompt_of(nested[0])
+            return prompt_of(nested[0], depth - 1)
     raise InputError(
         "`inputs`: no question found",
         expected="`messages`, or one of " + ", ".join(PROMPT),
@@ -279,7 +289,7 @@ def _named(message: Any) -> Any:
     return message
 
 
-def answer_of(outputs: Any) -> str:
+def answer_of(outputs: Any, depth: int = DEPTH) -> str:
     """The answer in a root span's outputs: OpenAI's or LangChain's, or a text.
 
     Raises:
@@ -287,14 +297,14 @@ def answer_of(outputs: Any) -> str:
     """
     if isinstance(outputs, str):
         return outputs
-    if isinstance(outputs, list) and outputs:
-        return text_of(outputs, "outputs") if _is_part(outputs[0]) else answer_of(outputs[-1])
-    if isinstance(outputs, Mapping):
+    if isinstance(outputs, list) and outputs and depth:
+        return text_of(outputs, "outputs") if _is_part(outputs[0]) else answer_of(outputs[-1], depth - 1)
+    if isinstance(outputs, Mapping) and depth:
         for name in ("choices", "message", "content", "messages", *ANSWER):
             if outputs.get(name):
-                return answer_of(outputs[name])
+                return answer_of(outputs[name], depth - 1)
         if len(outputs) == 1:
-            return answer_of(next(iter(outputs.values())))
+            return answer_of(next(iter(outputs.values())), depth - 1)
     raise InputError(
         "`outputs`: no answer found", expected="a text, or a chat completion", found=type(outputs).__name__
     )
