@@ -78,7 +78,8 @@ class FileSource:
 
     @property
     def name(self) -> str:
-        return f"{self.format}:{re.sub('//[^/@]*@', '//***@', self.url)}"
+        kind = self.container if self.format == "auto" else self.format
+        return f"{kind}:{re.sub('//[^/@]*@', '//***@', self.url)}"
 
     def read(self, cursor: Cursor | None = None) -> Iterator[Batch]:
         """Rows of files that are new, longer or changed, in order of their names."""
