@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class FileSource:
         pending = _Pending()
         for path in found:
             place = ledger.setdefault(path, _Place())
-            key = self._ask(lambda path=path: str(self._fs.ukey(path)), path)[:24]
+            key = self._key(path)
             if place.done and place.key == key:
                 continue
             for full in self._ask_all(self._file(path, key, place, pending, len(found) == 1), path):
@@ -115,7 +116,7 @@ class FileSource:
             fs, path = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise InputError("the address cannot be used", where=self.url, found=error) from error
-        if fs.protocol != "file" and hasattr(fs, "invalidate_cache"):
+        if "file" not in _protocols(fs):
             fs.invalidate_cache()
         if any(mark in path for mark in "*?["):
             found = self._ask(lambda: fs.glob(path), self.url)
@@ -130,6 +131,13 @@ class FileSource:
         if not found and not self.follow:
             raise InputError("the file cannot be read", where=self.url, found="no such file, or a folder without any")
         return sorted(found)
+
+    def _key(self, path: str) -> str:
+        """Something that is another when the file has changed."""
+        if {"http", "https"} & set(_protocols(self._fs)):
+            # A web server need not say whether it has: every reading is of a new file.
+            return f"read-{time.time_ns()}"
+        return str(self._ask(lambda: self._fs.ukey(path), path))[:24]
 
     def _ask(self, question: Any, where: str) -> Any:
         try:
@@ -236,6 +244,10 @@ class FileSource:
 
 def _as_cursor(ledger: Mapping[str, _Place]) -> Cursor:
     return {"files": {path: place.as_json() for path, place in ledger.items() if place.key}}
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def _suffix(path: str) -> str:

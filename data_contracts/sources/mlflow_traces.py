@@ -21,7 +21,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -56,6 +56,37 @@ _ENVIRONMENT = {
 }
 
 
+@dataclass
+class _State:
+    """The cursor, taken apart."""
+
+    seen: dict[str, int]
+    """Assessments that were seen -> when their trace was (milliseconds)."""
+    swept: int
+    """When the last look through all times began."""
+    sweep: tuple[int, int, int] | None
+    """The one under way: when it began, the search it is at, and the time of the trace it is at."""
+
+    @classmethod
+    def of(cls, cursor: Cursor | None) -> _State:
+        given = cursor or {}
+        sweep = given.get("sweep")
+        return cls(dict(given.get("seen", {})), int(given.get("swept", 0)), tuple(sweep) if sweep else None)
+
+    def as_cursor(self) -> Cursor:
+        made: Cursor = {"seen": dict(self.seen), "swept": self.swept}
+        return {**made, "sweep": list(self.sweep)} if self.sweep else made
+
+
+@dataclass
+class _New:
+    """What one page brought."""
+
+    lines: list[tuple[str, int, Line]] = field(default_factory=list)
+    errors: list[RowError] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
 @dataclass(frozen=True)
 class MlflowSource:
     """The assessed traces of one experiment."""
@@ -87,58 +118,67 @@ class MlflowSource:
         from mlflow import MlflowClient
 
         now = int(time.time() * 1000)
-        seen: dict[str, int] = dict((cursor or {}).get("seen", {}))
-        swept = int((cursor or {}).get("swept", 0))
-        sweep = now - swept >= self.sweep_every_s * 1000
-        since = None if sweep else int(now - self.lookback_days * 86_400_000)
+        state = _State.of(cursor)
         with self._errors():
             client = MlflowClient(tracking_uri=self.uri)
             experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
             raise SourceError("no such MLflow experiment", where=self.name, found=self.experiment)
-        for infos in self._pages(client, experiment.experiment_id, since):
-            lines: list[tuple[str, int, Line]] = []
-            errors: list[RowError] = []
-            skipped: Counter[str] = Counter()
-            before = len(seen)
-            for info in infos:
-                self._trace(client, info, seen, lines, errors, skipped)
-            if len(seen) > before:
-                yield Batch(to_batch(lines), {"seen": dict(seen), "swept": swept}, tuple(errors), dict(skipped))
-        done = {"seen": _trimmed(seen), "swept": now if sweep else swept}
-        if done != (cursor or {}):
-            yield Batch(to_batch([]), done)
+        window = int(now - self.lookback_days * 86_400_000)
+        # New traces first: what is said of them must not wait for a look through all of the past.
+        for step in range(len(self._searches())):
+            yield from self._look(client, experiment.experiment_id, step, window, state)
+        if state.sweep is None and now - state.swept >= self.sweep_every_s * 1000:
+            state.sweep = (now, 0, 0)
+        while state.sweep is not None:
+            began, step, since = state.sweep
+            if step == len(self._searches()):
+                state.sweep, state.swept = None, began
+                break
+            yield from self._look(client, experiment.experiment_id, step, since, state, sweeping=True)
+            state.sweep = (began, step + 1, 0)
+        state.seen = _trimmed(state.seen)
+        if state.as_cursor() != (cursor or {}):
+            yield Batch(to_batch([]), state.as_cursor())
 
-    def _pages(self, client: Any, experiment_id: str, since: int | None) -> Iterator[Sequence[Any]]:
-        """Trace infos with their assessments, oldest trace first, for one name after the other: there is no OR."""
-        window = "" if since is None else f" AND trace.timestamp_ms >= {since}"
-        for name in self.names:
-            for group in ("feedback", "expectation"):
-                token = None
-                while True:
-                    with self._errors():
-                        page = client.search_traces(
-                            locations=[experiment_id],
-                            filter_string=f"{group}.`{name}` IS NOT NULL{window}",
-                            order_by=["timestamp_ms ASC"],
-                            max_results=self.page,
-                            page_token=token,
-                            include_spans=False,
-                        )
-                    yield [trace.info for trace in page]
-                    token = page.token
-                    if not token:
-                        break
+    def _searches(self) -> list[str]:
+        """One filter for each name: MLflow knows no OR."""
+        wanted = [f"feedback.`{name}`" for name in self.names]
+        return wanted + [f"expectation.`{name}`" for name, kind in self.names.items() if kind == "correction"]
 
-    def _trace(
-        self,
-        client: Any,
-        info: Any,
-        seen: dict[str, int],
-        lines: list[tuple[str, int, Line]],
-        errors: list[RowError],
-        skipped: Counter[str],
-    ) -> None:
+    def _look(
+        self, client: Any, experiment_id: str, step: int, since: int, state: _State, *, sweeping: bool = False
+    ) -> Iterator[Batch]:
+        """The labelled traces of one name since a time; a batch for each page that brings something new.
+
+        A sweep goes from the oldest on and keeps its place; it also gives a batch every two seconds, so that a reader
+        with little time can stop it and go on later.
+        """
+        token, last = None, time.monotonic()
+        while True:
+            with self._errors():
+                page = client.search_traces(
+                    locations=[experiment_id],
+                    filter_string=f"{self._searches()[step]} IS NOT NULL AND trace.timestamp_ms >= {since}",
+                    order_by=[f"timestamp_ms {'ASC' if sweeping else 'DESC'}"],
+                    max_results=self.page,
+                    page_token=token,
+                    include_spans=False,
+                )
+            new = _New()
+            before = len(state.seen)
+            for trace in page:
+                self._trace(client, trace.info, state.seen, new)
+            if sweeping and page and state.sweep is not None:
+                state.sweep = (state.sweep[0], step, int(page[-1].info.request_time))
+            if len(state.seen) > before or (sweeping and time.monotonic() - last > 2.0):
+                last = time.monotonic()
+                yield Batch(to_batch(new.lines), state.as_cursor(), tuple(new.errors), dict(new.skipped))
+            token = page.token
+            if not token:
+                return
+
+    def _trace(self, client: Any, info: Any, seen: dict[str, int], found: _New) -> None:
         """Add what is new of one trace."""
         new = {key: a for a in info.assessments if (key := _key(a)) not in seen}
         if not new:
@@ -146,14 +186,13 @@ class MlflowSource:
         origin = f"{self.name}, trace {info.trace_id}"
         said: list[dict[str, Any]] = []
         for assessment in new.values():
-            found = self._said(assessment, skipped)
-            said += [one for one in found if one is not None]
+            said += self._said(assessment, found.skipped)
         try:
             if said:
                 served = self._served(client, info)
-                lines.append((origin, 0, parse_line({"interaction": served, "feedback": said}, self.defaults)))
+                found.lines.append((origin, 0, parse_line({"interaction": served, "feedback": said}, self.defaults)))
         except InputError as error:
-            errors.append(RowError(origin, 0, str(error)))
+            found.errors.append(RowError(origin, 0, str(error)))
         seen.update((key, int(info.request_time)) for key in new)
 
     def _said(self, assessment: Any, skipped: Counter[str]) -> list[dict[str, Any]]:

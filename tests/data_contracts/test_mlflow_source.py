@@ -144,9 +144,28 @@ def test_a_crash_after_any_page_loses_nothing(shop: Shop) -> None:
         shop.say(shop.trace(), "thumbs", True, by=f"user-{n}")
     batches = list(shop.source(page=2).read())
     assert [batch.rows.num_rows for batch in batches] == [2, 2, 1, 0]
+    assert "sweep" not in batches[-1].cursor
     for n, batch in enumerate(batches):
         rest, _, _ = said(shop.source(), batch.cursor)
         assert len(rest) == sum(b.rows.num_rows for b in batches[n + 1 :])
+
+
+def test_a_sweep_that_is_stopped_goes_on_where_it_was(shop: Shop) -> None:
+    traces = [shop.trace() for _ in range(6)]
+    _, _, cursor = said(shop.source())
+    for n, trace in enumerate(traces):
+        shop.say(trace, "thumbs", True, by=f"user-{n}")
+    found: list[Any] = []
+    settings = {"page": 2, "lookback_days": 1e-7, "sweep_every_s": 0.0}
+    places = []
+    for _ in range(5):  # a page begins with the last trace of the one before
+        batch = next(iter(shop.source(**settings).read(cursor)))  # the reader has time for one batch only
+        cursor = json.loads(json.dumps(batch.cursor))
+        places.append(cursor["sweep"][2])
+        found += [row["feedback_principal"] for row in batch.rows.to_pylist()]
+    assert sorted(found) == [f"user-{n}" for n in range(6)]
+    assert places == sorted(places)
+    assert places[0] < places[-1]
 
 
 def test_traces_that_say_nothing_usable_are_named_once(shop: Shop) -> None:
