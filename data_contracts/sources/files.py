@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,7 +91,7 @@ class FileSource:
         pending = _Pending()
         for path in found:
             place = ledger.setdefault(path, _Place())
-            key = self._key(path)
+            key = str(self._ask(lambda path=path: self._fs.ukey(path), path))[:24]
             if place.done and place.key == key:
                 continue
             for full in self._ask_all(self._file(path, key, place, pending, len(found) == 1), path):
@@ -116,6 +116,9 @@ class FileSource:
             fs, path = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise InputError("the address cannot be used", where=self.url, found=error) from error
+        if {"http", "https"} & set(_protocols(fs)):
+            # A web server says neither what there is nor reliably whether it has changed.
+            raise InputError("pages of a web server are no source", where=self.url, fix="download the file first")
         if "file" not in _protocols(fs):
             fs.invalidate_cache()
         if any(mark in path for mark in "*?["):
@@ -132,23 +135,17 @@ class FileSource:
             raise InputError("the file cannot be read", where=self.url, found="no such file, or a folder without any")
         return sorted(found)
 
-    def _key(self, path: str) -> str:
-        """Something that is another when the file has changed."""
-        if {"http", "https"} & set(_protocols(self._fs)):
-            # A web server need not say whether it has: every reading is of a new file.
-            return f"read-{time.time_ns()}"
-        return str(self._ask(lambda: self._fs.ukey(path), path))[:24]
-
     def _ask(self, question: Any, where: str) -> Any:
         try:
             return question()
-        except OSError as error:
+        except Exception as error:
+            # A file system of somebody else's: each has errors of its own for being down.
             raise self._gone(error, where) from error
 
     def _ask_all(self, rows: Iterator[bool], where: str) -> Iterator[bool]:
         try:
             yield from rows
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise self._gone(error, where) from error
 
     def _gone(self, error: Exception, where: str) -> InputError | SourceError:

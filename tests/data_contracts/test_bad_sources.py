@@ -11,6 +11,8 @@ import pytest
 from source_samples import KEY, MODEL, memory_file, read_all
 
 from configs.errors import InputError
+from data_contracts.ids import request_id_is_ours
+from data_contracts.sources.export import stored
 from data_contracts.sources.files import FileSource
 from data_contracts.sources.formats.registry import FORMATS
 from data_contracts.sources.ingest import ERRORS_KEPT, ingest
@@ -37,7 +39,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "responses": {"correction": [{"value": "Here.", "user_id": "7"}]},
     },
     "flat": {
-        "interaction_messages": ASK, "interaction_answer": "a", "feedback_kind": "correction", "feedback_text": "b",
+        "interaction_messages": ASK, "interaction_answer": "There.", "feedback_kind": "correction",
+        "feedback_text": "b",
     },
 }  # fmt: skip
 TEXT = "Where is my order?"
@@ -295,6 +298,21 @@ def test_errors_are_all_counted_and_the_first_are_kept(sqlite_store: Store) -> N
     report = ingest(sqlite_store, MODEL, KEY, FileSource(url))
     assert (report.feedback, report.rejected, len(report.errors)) == (1, ERRORS_KEPT + 200, ERRORS_KEPT)
     assert [error.line for error in report.errors] == list(range(1, ERRORS_KEPT + 1))
+
+
+@pytest.mark.parametrize("format", sorted(GOOD))
+def test_rows_of_every_format_come_in_redacted_with_our_ids(sqlite_store: Store, format: str) -> None:
+    text = json.dumps(GOOD[format]).replace("Where", "I am ann@example.com. Where").replace("There.", "bob@example.com")
+    url = memory_file("x.jsonl", text.encode())
+    assert ingest(sqlite_store, MODEL, KEY, file_source(url, "auto", "desk", "review")).feedback == 1
+    ((served, (said,)),) = stored(sqlite_store, MODEL)
+    assert request_id_is_ours(KEY, MODEL, served.id)
+    assert served.messages[0].content.startswith("I am <EMAIL_1>. Where")
+    assert "@example.com" not in served.model_dump_json() + said.model_dump_json()
+    assert said.scope == "review"
+    assert served.principal == "desk"
+    assert said.principal == ("7" if format == "argilla" else "desk")
+    assert said.source == ("import" if format in ("jsonl", "flat") else format)
 
 
 def test_names_and_secrets_stay_out_of_messages() -> None:

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +137,18 @@ def test_a_file_that_cannot_be_opened_is_a_source_that_is_down(tmp_path: Path) -
     broken = tmp_path / "a.jsonl"
     broken.symlink_to(broken)
     with pytest.raises(SourceError, match="cannot be read now"):
-        list(FileSource(f"{tmp_path}/a.jsonl", "jsonl", follow=True)._ask_all(iter_error(), "x"))
+        follow(f"{tmp_path}/*.jsonl")
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(line(1) * 500)[:-30])
     with pytest.raises(SourceError, match="cannot be read now"):
         follow(cut)
-
-
-def iter_error() -> Iterator[bool]:
-    raise OSError(5, "Input/output error")
-    yield True
+    body = bytearray(gzip.compress(line(1) * 500))
+    body[20:40] = b"x" * 20
+    cut.write_bytes(body)
+    with pytest.raises(SourceError, match="cannot be read now"):
+        follow(cut)
+    with pytest.raises(InputError, match="web server"):
+        follow("http://127.0.0.1:9/x.jsonl")
 
 
 @pytest.mark.parametrize("format", ["jsonl", "sharegpt", "csv", "parquet", "argilla"])
