@@ -54,9 +54,9 @@ def feedback_import(
     show({**counts, **more, "errors": errors}, [counts], as_json=as_json, title=title)
     if not as_json:
         for reason, n in report.skipped.items():
-            print_line(f"  left out: {n} - {reason}")
+            print_line(f"  left out: {n} - {_visible(reason)}")
         for error in errors[:SHOWN]:
-            print_line(f"  {error}")
+            print_line(f"  {_visible(error)}")
         if report.rejected > SHOWN:
             print_line(f"  and {report.rejected - SHOWN} more")
     if report.rejected:
@@ -81,6 +81,11 @@ def _source(path: str, format: str, experiment: str | None, principal: str, scop
     from data_contracts.sources.mlflow_traces import MlflowSource
 
     return MlflowSource(path, experiment, defaults=Defaults(principal, scope, "mlflow"))
+
+
+def _visible(text: str) -> str:
+    """Names out of a file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _progress(report: ImportReport) -> bool:

@@ -24,10 +24,12 @@ from data_contracts.sources.base import BATCH_ROWS, DEFAULTS, Batch, Cursor, Def
 from data_contracts.sources.formats.base import Format
 from data_contracts.sources.formats.registry import FORMATS, detect
 from data_contracts.sources.json_text import array_items, decode, text_lines
-from data_contracts.sources.lines import Line, parse_line, to_batch
+from data_contracts.sources.lines import Line, parse_line, size_of, to_batch
 
 Container = Literal["auto", "jsonl", "json", "csv", "parquet"]
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+BATCH_SIZE = 16 * 1024 * 1024
+"""Characters after which a batch is passed on, however few rows they are."""
 _LOOK, _LOOK_AT = 20, 2000
 """Rows the format is recognised by, and how many are read to find as many good ones."""
 _BLANK = b"\xef\xbb\xbf \t\r\n"
@@ -57,10 +59,12 @@ class _Pending:
     errors: list[RowError] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     rows: int = 0
+    size: int = 0
+    """Characters."""
 
     def take(self, cursor: Cursor) -> Batch:
         batch = Batch(to_batch(self.lines), cursor, tuple(self.errors), dict(self.skipped))
-        self.lines, self.errors, self.skipped, self.rows = [], [], Counter(), 0
+        self.lines, self.errors, self.skipped, self.rows, self.size = [], [], Counter(), 0, 0
         return batch
 
 
@@ -121,16 +125,14 @@ class FileSource:
             raise InputError("pages of a web server are no source", where=self.url, fix="download the file first")
         if "file" not in _protocols(fs):
             fs.invalidate_cache()
-        if any(mark in path for mark in "*?["):
-            found = self._ask(lambda: fs.glob(path), self.url)
-        elif self._ask(lambda: fs.isdir(path), self.url):
+        if self._ask(lambda: fs.isdir(path), self.url):
             wanted = {"csv", "parquet"} & {self.container} or set(SUFFIXES.values())
             below = self._ask(lambda: fs.find(path), self.url)
             found = [f for f in below if _suffix(f) in wanted and not _hidden(f, path)]
         elif self._ask(lambda: fs.exists(path), self.url):
             return [path]
         else:
-            found = []
+            found = self._ask(lambda: fs.glob(path), self.url) if any(mark in path for mark in "*?[") else []
         if not found and not self.follow:
             raise InputError("the file cannot be read", where=self.url, found="no such file, or a folder without any")
         return sorted(found)
@@ -169,7 +171,7 @@ class FileSource:
         with self._open(path) as handle:
             for number, row in self._records(self._container(path, handle), handle, key, place):
                 self._add(path, number, row, form, pending)
-                yield pending.rows >= self.batch_rows
+                yield pending.rows >= self.batch_rows or pending.size >= BATCH_SIZE
 
     def _recognise(self, path: str) -> Format:
         with self._open(path) as handle:
@@ -231,8 +233,10 @@ class FileSource:
                     continue
                 source = form.name if form.name not in ("jsonl", "flat") else self.defaults.source
                 defaults = Defaults(self.defaults.principal, self.defaults.scope, source)
-                pending.lines.append((path, number, parse_line(raw, defaults, nested="interaction" in row)))
-                pending.rows += max(len(pending.lines[-1][2].feedback) - 1, 0)
+                line = parse_line(raw, defaults, nested="interaction" in row)
+                pending.lines.append((path, number, line))
+                pending.rows += max(len(line.feedback) - 1, 0)
+                pending.size += size_of(line.interaction) * max(len(line.feedback), 1)
         except InputError as error:
             pending.errors.append(RowError(path, number, str(error)))
         except RecursionError:

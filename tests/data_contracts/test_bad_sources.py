@@ -300,6 +300,27 @@ def test_errors_are_all_counted_and_the_first_are_kept(sqlite_store: Store) -> N
     assert [error.line for error in report.errors] == list(range(1, ERRORS_KEPT + 1))
 
 
+def test_much_feedback_on_a_long_interaction_does_not_fill_the_memory() -> None:
+    long = {"messages": [{"role": "user", "content": "x" * (2 << 20)}], "answer": "a"}
+    bomb = {"interaction": long, "feedback": [{"kind": "thumb", "thumb": 1}] * 40_000}
+    fine = {"interaction": long, "feedback": [{"kind": "thumb", "thumb": 1}] * 3}
+    body = b"\n".join(json.dumps(row).encode() for row in (bomb, *[fine] * 6))
+    batches = list(FileSource(memory_file("x.jsonl", body), "jsonl").read())
+    (error,) = (e for batch in batches for e in batch.errors)
+    assert error.line == 1
+    assert "too long" in error.message
+    assert [batch.rows.num_rows for batch in batches] == [9, 9, 0]  # by size, not by number
+
+
+def test_endless_reasons_are_counted_as_others(sqlite_store: Store) -> None:
+    records = [{"fields": {"prompt": "a"}, "responses": {f"q{n}": [{"value": "x"}]}} for n in range(300)]
+    url = memory_file("x.json", json.dumps(records).encode())
+    report = ingest(sqlite_store, MODEL, KEY, FileSource(url))
+    assert len(report.skipped) == 51
+    assert report.skipped["other reasons"] == 250
+    assert sum(report.skipped.values()) == 300
+
+
 @pytest.mark.parametrize("format", sorted(GOOD))
 def test_rows_of_every_format_come_in_redacted_with_our_ids(sqlite_store: Store, format: str) -> None:
     text = json.dumps(GOOD[format]).replace("Where", "I am ann@example.com. Where").replace("There.", "bob@example.com")

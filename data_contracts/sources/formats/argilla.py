@@ -93,7 +93,7 @@ def _record(record: Mapping[str, Any]) -> RawLine:
                 raise InputError(f"`responses.{question}.{n}`: an object expected", found=type(response).__name__)
             found = _answered(question, response.get("value"), fields)
             if found is None:
-                skipped.append(f"argilla: question `{question}` is not understood")
+                skipped.append(f"argilla: question `{question[:40]}` is not understood")
                 continue
             by = response.get("user_id")
             said.append({**found, "principal": by} if isinstance(by, str) else found)
