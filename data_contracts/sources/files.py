@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ Container = Literal["auto", "jsonl", "json", "csv", "parquet"]
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 BATCH_SIZE = 16 * 1024 * 1024
 """Characters after which a batch is passed on, however few rows they are."""
+SETTLED_S = 2.0
+"""A file that changed less than this before it was read is looked at again."""
 _LOOK, _LOOK_AT = 20, 2000
 """Rows the format is recognised by, and how many are read to find as many good ones."""
 _BLANK = b"\xef\xbb\xbf \t\r\n"
@@ -95,7 +98,7 @@ class FileSource:
         pending = _Pending()
         for path in found:
             place = ledger.setdefault(path, _Place())
-            key = str(self._ask(lambda path=path: self._fs.ukey(path), path))[:24]
+            key = self._ask(lambda path=path: _key(self._fs, path), path)
             if place.done and place.key == key:
                 continue
             for full in self._ask_all(self._file(path, key, place, pending, len(found) == 1), path):
@@ -245,6 +248,16 @@ class FileSource:
 
 def _as_cursor(ledger: Mapping[str, _Place]) -> Cursor:
     return {"files": {path: place.as_json() for path, place in ledger.items() if place.key}}
+
+
+def _key(fs: Any, path: str) -> str:
+    """Another one when the file has changed."""
+    changed = fs.info(path).get("created")  # of a local file, the time its content or name last changed
+    key = str(fs.ukey(path))[:24]
+    if isinstance(changed, float) and time.time() - changed < SETTLED_S:
+        # Clocks of file systems tick in milliseconds: a change right after this one may leave the same key.
+        return f"fresh-{time.time_ns()}"
+    return key
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
