@@ -98,7 +98,7 @@ class FileSource:
         pending = _Pending()
         for path in found:
             place = ledger.setdefault(path, _Place())
-            key = self._ask(lambda path=path: _key(self._fs, path), path)
+            key = self._ask(lambda path=path: file_key(self._fs, path), path)
             if place.done and place.key == key:
                 continue
             for full in self._ask_all(self._file(path, key, place, pending, len(found) == 1), path):
@@ -250,7 +250,7 @@ def _as_cursor(ledger: Mapping[str, _Place]) -> Cursor:
     return {"files": {path: place.as_json() for path, place in ledger.items() if place.key}}
 
 
-def _key(fs: Any, path: str) -> str:
+def file_key(fs: Any, path: str) -> str:
     """Another one when the file has changed."""
     changed = fs.info(path).get("created")  # of a local file, the time its content or name last changed
     key = str(fs.ukey(path))[:24]
