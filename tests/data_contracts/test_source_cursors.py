@@ -423,5 +423,5 @@ def test_two_hundred_thousand_lines_stream_in_bounded_memory(tmp_path: Path, nam
     )  # fmt: skip
     found = json.loads(done.stdout)
     assert found["rows"] == 200_000
-    # The file has 100 MB.
+    # The file has some 80 MB.
     assert found["grown_mb"] < 30, found
