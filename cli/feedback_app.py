@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,20 +45,27 @@ def feedback_import(
     from data_contracts.sources.ingest import ingest
 
     source = _source(path, format, experiment, principal, scope)
+    began = time.monotonic()
     with opened(profile, state) as context:
         report = ingest(
-            context.store, context.model, context.state.key, source, redactor=context.redactor, dry_run=dry_run
+            context.store,
+            context.model,
+            context.state.key,
+            source,
+            redactor=context.redactor,
+            dry_run=dry_run,
+            go_on=_progress,
         )
-    counts = _counts(report)
+    counts = {**_counts(report), "seconds": round(time.monotonic() - began, 1)}
     more = {"kinds": report.kinds, "skipped": report.skipped, "dry_run": dry_run}
     errors = [str(error) for error in report.errors]
     title = f"{path} (dry run)" if dry_run else path
     show({**counts, **more, "errors": errors}, [counts], as_json=as_json, title=title)
     if not as_json:
         for reason, n in report.skipped.items():
-            print_line(f"  left out: {n} - {reason}")
+            print_line(f"  left out: {n} - {_visible(reason)}")
         for error in errors[:SHOWN]:
-            print_line(f"  {error}")
+            print_line(f"  {_visible(error)}")
         if report.rejected > SHOWN:
             print_line(f"  and {report.rejected - SHOWN} more")
     if report.rejected:
@@ -81,6 +90,19 @@ def _source(path: str, format: str, experiment: str | None, principal: str, scop
     from data_contracts.sources.mlflow_traces import MlflowSource
 
     return MlflowSource(path, experiment, defaults=Defaults(principal, scope, "mlflow"))
+
+
+def _visible(text: str) -> str:
+    """Names out of a file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _progress(report: ImportReport) -> bool:
+    """One moving line on a terminal; never stops the import."""
+    if sys.stderr.isatty():
+        rows = report.feedback + report.repeated + report.interactions
+        sys.stderr.write(f"\r{rows} interactions and pieces of feedback, {report.rejected} rows rejected ")
+    return True
 
 
 def _counts(report: ImportReport) -> dict[str, Any]:
@@ -135,12 +157,12 @@ def _time(value: str | None) -> datetime | None:
     if value is None:
         return None
     try:
-        time = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except ValueError:
         raise InputError(
             "not a date", where="--since", expected="2026-01-31 or 2026-01-31T12:00:00Z", found=value
         ) from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 @feedback_app.command("sources")

@@ -131,8 +131,8 @@ class IngestSection(Section):
     """ODCS contract, relative to the profile's folder."""
     sources: tuple[SourceSection, ...] = ()
     """Where feedback is pulled from by the watch, beside what comes through the gateway."""
-    pull_budget_s: Positive = 45.0
-    """Seconds one pass of the watch pulls at most; it goes on from there with the next."""
+    pull_budget_s: Annotated[float, Field(gt=0, le=90)] = 45.0
+    """Seconds one pass of the watch pulls at most, within its lease; it goes on from there with the next."""
 
 
 Redacted = Literal["mask", "pseudonymise", "drop_row"]

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +25,17 @@ from data_contracts.sources.base import BATCH_ROWS, DEFAULTS, Batch, Cursor, Def
 from data_contracts.sources.formats.base import Format
 from data_contracts.sources.formats.registry import FORMATS, detect
 from data_contracts.sources.json_text import array_items, decode, text_lines
-from data_contracts.sources.lines import Line, parse_line, to_batch
+from data_contracts.sources.lines import Line, parse_line, size_of, to_batch
 
 Container = Literal["auto", "jsonl", "json", "csv", "parquet"]
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+BATCH_SIZE = 16 * 1024 * 1024
+"""Characters after which a batch is passed on, however few rows they are."""
+SETTLED_S = 2.0
+"""A file that changed less than this before it was read is looked at again."""
 _LOOK, _LOOK_AT = 20, 2000
 """Rows the format is recognised by, and how many are read to find as many good ones."""
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 _UNFINISHED = "the last line is not finished; it is read again when the file has changed"
 
 
@@ -55,10 +62,12 @@ class _Pending:
     errors: list[RowError] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     rows: int = 0
+    size: int = 0
+    """Characters."""
 
     def take(self, cursor: Cursor) -> Batch:
         batch = Batch(to_batch(self.lines), cursor, tuple(self.errors), dict(self.skipped))
-        self.lines, self.errors, self.skipped, self.rows = [], [], Counter(), 0
+        self.lines, self.errors, self.skipped, self.rows, self.size = [], [], Counter(), 0, 0
         return batch
 
 
@@ -77,7 +86,8 @@ class FileSource:
 
     @property
     def name(self) -> str:
-        return f"{self.format}:{re.sub('//[^/@]*@', '//***@', self.url)}"
+        kind = self.container if self.format == "auto" else self.format
+        return f"{kind}:{re.sub('//[^/@]*@', '//***@', self.url)}"
 
     def read(self, cursor: Cursor | None = None) -> Iterator[Batch]:
         """Rows of files that are new, longer or changed, in order of their names."""
@@ -88,7 +98,7 @@ class FileSource:
         pending = _Pending()
         for path in found:
             place = ledger.setdefault(path, _Place())
-            key = self._ask(lambda path=path: str(self._fs.ukey(path)), path)[:24]
+            key = self._ask(lambda path=path: file_key(self._fs, path), path)
             if place.done and place.key == key:
                 continue
             for full in self._ask_all(self._file(path, key, place, pending, len(found) == 1), path):
@@ -113,18 +123,19 @@ class FileSource:
             fs, path = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise InputError("the address cannot be used", where=self.url, found=error) from error
-        if fs.protocol != "file" and hasattr(fs, "invalidate_cache"):
+        if {"http", "https"} & set(_protocols(fs)):
+            # A web server says neither what there is nor reliably whether it has changed.
+            raise InputError("pages of a web server are no source", where=self.url, fix="download the file first")
+        if "file" not in _protocols(fs):
             fs.invalidate_cache()
-        if any(mark in path for mark in "*?["):
-            found = self._ask(lambda: fs.glob(path), self.url)
-        elif self._ask(lambda: fs.isdir(path), self.url):
+        if self._ask(lambda: fs.isdir(path), self.url):
             wanted = {"csv", "parquet"} & {self.container} or set(SUFFIXES.values())
             below = self._ask(lambda: fs.find(path), self.url)
             found = [f for f in below if _suffix(f) in wanted and not _hidden(f, path)]
         elif self._ask(lambda: fs.exists(path), self.url):
             return [path]
         else:
-            found = []
+            found = self._ask(lambda: fs.glob(path), self.url) if any(mark in path for mark in "*?[") else []
         if not found and not self.follow:
             raise InputError("the file cannot be read", where=self.url, found="no such file, or a folder without any")
         return sorted(found)
@@ -132,13 +143,14 @@ class FileSource:
     def _ask(self, question: Any, where: str) -> Any:
         try:
             return question()
-        except OSError as error:
+        except Exception as error:
+            # A file system of somebody else's: each has errors of its own for being down.
             raise self._gone(error, where) from error
 
     def _ask_all(self, rows: Iterator[bool], where: str) -> Iterator[bool]:
         try:
             yield from rows
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise self._gone(error, where) from error
 
     def _gone(self, error: Exception, where: str) -> InputError | SourceError:
@@ -162,7 +174,7 @@ class FileSource:
         with self._open(path) as handle:
             for number, row in self._records(self._container(path, handle), handle, key, place):
                 self._add(path, number, row, form, pending)
-                yield pending.rows >= self.batch_rows
+                yield pending.rows >= self.batch_rows or pending.size >= BATCH_SIZE
 
     def _recognise(self, path: str) -> Format:
         with self._open(path) as handle:
@@ -181,10 +193,10 @@ class FileSource:
         if self.container != "auto":
             return self.container
         kind = _suffix(path)
-        if kind in ("csv", "parquet"):
+        if kind in ("csv", "parquet", "jsonl"):
             return kind
-        # `.json` may be an array or lines, and so may be anything without a suffix.
-        start = handle.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+        # `.json` may be an array or lines, and anything without a suffix may be all of them.
+        start = handle.read(4096).lstrip(_BLANK)
         handle.seek(0)
         if start.startswith(b"PAR1"):
             return "parquet"
@@ -224,8 +236,10 @@ class FileSource:
                     continue
                 source = form.name if form.name not in ("jsonl", "flat") else self.defaults.source
                 defaults = Defaults(self.defaults.principal, self.defaults.scope, source)
-                pending.lines.append((path, number, parse_line(raw, defaults, nested="interaction" in row)))
-                pending.rows += max(len(pending.lines[-1][2].feedback) - 1, 0)
+                line = parse_line(raw, defaults, nested="interaction" in row)
+                pending.lines.append((path, number, line))
+                pending.rows += max(len(line.feedback) - 1, 0)
+                pending.size += size_of(line.interaction) * max(len(line.feedback), 1)
         except InputError as error:
             pending.errors.append(RowError(path, number, str(error)))
         except RecursionError:
@@ -234,6 +248,20 @@ class FileSource:
 
 def _as_cursor(ledger: Mapping[str, _Place]) -> Cursor:
     return {"files": {path: place.as_json() for path, place in ledger.items() if place.key}}
+
+
+def file_key(fs: Any, path: str) -> str:
+    """Another one when the file has changed."""
+    changed = fs.info(path).get("created")  # of a local file, the time its content or name last changed
+    key = str(fs.ukey(path))[:24]
+    if isinstance(changed, float) and time.time() - changed < SETTLED_S:
+        # Clocks of file systems tick in milliseconds: a change right after this one may leave the same key.
+        return f"fresh-{time.time_ns()}"
+    return key
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def _suffix(path: str) -> str:
@@ -268,7 +296,7 @@ def _json_lines(
     before = sha.hexdigest()[:32]
     for size, raw in text_lines(handle, sha.update):
         row: dict[str, Any] | InputError | None = None
-        if raw is None or raw.strip():
+        if raw is None or raw.strip(_BLANK):
             try:
                 row = decode(raw)
             except InputError as error:

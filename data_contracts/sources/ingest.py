@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from store.engine import Store
 
 ERRORS_KEPT = 1000
 """Bad rows that are named in a report; all are counted."""
+REASONS_KEPT = 50
 Save = Callable[[Connection, Cursor], Any]
 
 
@@ -54,6 +55,12 @@ class _Tally:
         """Count all, name the first."""
         self.rejected += len(errors)
         self.errors += errors[: max(ERRORS_KEPT - len(self.errors), 0)]
+
+    def skip(self, reasons: Mapping[str, int]) -> None:
+        """Count what was left out; names in a file are endless, reasons in a report are not."""
+        for reason, n in reasons.items():
+            known = reason in self.skipped or len(self.skipped) < REASONS_KEPT
+            self.skipped[reason if known else "other reasons"] += n
 
     def report(self, finished: bool) -> ImportReport:
         return ImportReport(
@@ -96,7 +103,7 @@ def ingest(
     for batch in source.read(cursor):
         arrivals, errors = admit(batch.rows, model=model, key=key, redactor=redactor)
         tally.reject(sorted((*batch.errors, *errors), key=lambda e: (e.origin, e.line)))
-        tally.skipped.update(batch.skipped)
+        tally.skip(batch.skipped)
         if dry_run:
             _count(store, arrivals, tally)
         else:

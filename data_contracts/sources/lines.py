@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
+MAX_TEXT = 4 * 1024 * 1024
+"""Characters of one interaction."""
+MAX_REPEATED = 16 * MAX_TEXT
+"""Characters of one interaction times its pieces of feedback."""
 
 
 def storable(value: str) -> str:
@@ -126,11 +130,28 @@ def parse_line(data: Mapping[str, Any], defaults: Defaults | None = None, *, nes
         raise InputError(f"`{field}`: {message}", found=type(first.get("input")).__name__) from None
     if not any(m.role == "user" and m.content.strip() for m in line.interaction.messages):
         raise InputError("`messages`: no user message")
+    _check_size(line)
     for place, said in enumerate(line.feedback):
         name = missing_field(said)
         if name is not None:
             raise InputError(f"`feedback.{place}.{name}`: kind `{said.kind.value}` needs it")
     return line
+
+
+def _check_size(line: Line) -> None:
+    # A batch repeats an interaction for each piece of feedback: a long one with many would fill the memory.
+    asked = size_of(line.interaction)
+    if asked > MAX_TEXT or asked * len(line.feedback) > MAX_REPEATED:
+        raise InputError(
+            "the line is too long",
+            expected=f"at most {MAX_TEXT} characters, and {MAX_REPEATED} counted once for each piece of feedback",
+            found=f"{asked} characters and {len(line.feedback)} pieces of feedback",
+        )
+
+
+def size_of(interaction: InteractionLine) -> int:
+    """Characters of its messages and its answer."""
+    return len(interaction.answer) + sum(len(message.content) for message in interaction.messages)
 
 
 def _with_defaults(data: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:

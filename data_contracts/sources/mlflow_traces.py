@@ -21,7 +21,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -41,7 +41,8 @@ NAMES: dict[str, Kind] = {
     "expected_response": "correction", "expected_answer": "correction",
     "comment": "comment", "user_comment": "comment",
 }  # fmt: skip
-PAGE = 100
+DEPTH = 8
+"""Levels of objects that are looked through for a question or an answer."""
 LEDGER = 200_000
 """Assessments a cursor remembers; beyond, those of the oldest traces are forgotten and come again at a sweep."""
 _DEFAULTS = Defaults(source="mlflow")
@@ -53,6 +54,37 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+
+@dataclass
+class _State:
+    """The cursor, taken apart."""
+
+    seen: dict[str, int]
+    """Assessments that were seen -> when their trace was (milliseconds)."""
+    swept: int
+    """When the last look through all times began."""
+    sweep: tuple[int, int, int] | None
+    """The one under way: when it began, the search it is at, and the time of the trace it is at."""
+
+    @classmethod
+    def of(cls, cursor: Cursor | None) -> _State:
+        given = cursor or {}
+        sweep = given.get("sweep")
+        return cls(dict(given.get("seen", {})), int(given.get("swept", 0)), tuple(sweep) if sweep else None)
+
+    def as_cursor(self) -> Cursor:
+        made: Cursor = {"seen": dict(self.seen), "swept": self.swept}
+        return {**made, "sweep": list(self.sweep)} if self.sweep else made
+
+
+@dataclass
+class _New:
+    """What one page brought."""
+
+    lines: list[tuple[str, int, Line]] = field(default_factory=list)
+    errors: list[RowError] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -68,6 +100,8 @@ class MlflowSource:
     defaults: Defaults = _DEFAULTS
     names: Mapping[str, Kind] = field(default_factory=lambda: NAMES)
     """Name of an assessment -> what it is."""
+    page: int = 100
+    """Traces a request asks for."""
 
     @property
     def name(self) -> str:
@@ -84,58 +118,67 @@ class MlflowSource:
         from mlflow import MlflowClient
 
         now = int(time.time() * 1000)
-        seen: dict[str, int] = dict((cursor or {}).get("seen", {}))
-        swept = int((cursor or {}).get("swept", 0))
-        sweep = now - swept >= self.sweep_every_s * 1000
-        since = None if sweep else int(now - self.lookback_days * 86_400_000)
+        state = _State.of(cursor)
         with self._errors():
             client = MlflowClient(tracking_uri=self.uri)
             experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
             raise SourceError("no such MLflow experiment", where=self.name, found=self.experiment)
-        for infos in self._pages(client, experiment.experiment_id, since):
-            lines: list[tuple[str, int, Line]] = []
-            errors: list[RowError] = []
-            skipped: Counter[str] = Counter()
-            before = len(seen)
-            for info in infos:
-                self._trace(client, info, seen, lines, errors, skipped)
-            if len(seen) > before:
-                yield Batch(to_batch(lines), {"seen": dict(seen), "swept": swept}, tuple(errors), dict(skipped))
-        done = {"seen": _trimmed(seen), "swept": now if sweep else swept}
-        if done != (cursor or {}):
-            yield Batch(to_batch([]), done)
+        window = int(now - self.lookback_days * 86_400_000)
+        # New traces first: what is said of them must not wait for a look through all of the past.
+        for step in range(len(self._searches())):
+            yield from self._look(client, experiment.experiment_id, step, window, state)
+        if state.sweep is None and now - state.swept >= self.sweep_every_s * 1000:
+            state.sweep = (now, 0, 0)
+        while state.sweep is not None:
+            began, step, since = state.sweep
+            if step == len(self._searches()):
+                state.sweep, state.swept = None, began
+                break
+            yield from self._look(client, experiment.experiment_id, step, since, state, sweeping=True)
+            state.sweep = (began, step + 1, 0)
+        state.seen = _trimmed(state.seen)
+        if state.as_cursor() != (cursor or {}):
+            yield Batch(to_batch([]), state.as_cursor())
 
-    def _pages(self, client: Any, experiment_id: str, since: int | None) -> Iterator[Sequence[Any]]:
-        """Trace infos with their assessments, oldest trace first, for one name after the other: there is no OR."""
-        window = "" if since is None else f" AND trace.timestamp_ms >= {since}"
-        for name in self.names:
-            for group in ("feedback", "expectation"):
-                token = None
-                while True:
-                    with self._errors():
-                        page = client.search_traces(
-                            locations=[experiment_id],
-                            filter_string=f"{group}.`{name}` IS NOT NULL{window}",
-                            order_by=["timestamp_ms ASC"],
-                            max_results=PAGE,
-                            page_token=token,
-                            include_spans=False,
-                        )
-                    yield [trace.info for trace in page]
-                    token = page.token
-                    if not token:
-                        break
+    def _searches(self) -> list[str]:
+        """One filter for each name: MLflow knows no OR."""
+        wanted = [f"feedback.`{name}`" for name in self.names]
+        return wanted + [f"expectation.`{name}`" for name, kind in self.names.items() if kind == "correction"]
 
-    def _trace(
-        self,
-        client: Any,
-        info: Any,
-        seen: dict[str, int],
-        lines: list[tuple[str, int, Line]],
-        errors: list[RowError],
-        skipped: Counter[str],
-    ) -> None:
+    def _look(
+        self, client: Any, experiment_id: str, step: int, since: int, state: _State, *, sweeping: bool = False
+    ) -> Iterator[Batch]:
+        """The labelled traces of one name since a time; a batch for each page that brings something new.
+
+        A sweep goes from the oldest on and keeps its place; it also gives a batch every two seconds, so that a reader
+        with little time can stop it and go on later.
+        """
+        token, last = None, time.monotonic()
+        while True:
+            with self._errors():
+                page = client.search_traces(
+                    locations=[experiment_id],
+                    filter_string=f"{self._searches()[step]} IS NOT NULL AND trace.timestamp_ms >= {since}",
+                    order_by=[f"timestamp_ms {'ASC' if sweeping else 'DESC'}"],
+                    max_results=self.page,
+                    page_token=token,
+                    include_spans=False,
+                )
+            new = _New()
+            before = len(state.seen)
+            for trace in page:
+                self._trace(client, trace.info, state.seen, new)
+            if sweeping and page and state.sweep is not None:
+                state.sweep = (state.sweep[0], step, int(page[-1].info.request_time))
+            if len(state.seen) > before or (sweeping and time.monotonic() - last > 2.0):
+                last = time.monotonic()
+                yield Batch(to_batch(new.lines), state.as_cursor(), tuple(new.errors), dict(new.skipped))
+            token = page.token
+            if not token:
+                return
+
+    def _trace(self, client: Any, info: Any, seen: dict[str, int], found: _New) -> None:
         """Add what is new of one trace."""
         new = {key: a for a in info.assessments if (key := _key(a)) not in seen}
         if not new:
@@ -143,14 +186,13 @@ class MlflowSource:
         origin = f"{self.name}, trace {info.trace_id}"
         said: list[dict[str, Any]] = []
         for assessment in new.values():
-            found = self._said(assessment, skipped)
-            said += [one for one in found if one is not None]
+            said += self._said(assessment, found.skipped)
         try:
             if said:
                 served = self._served(client, info)
-                lines.append((origin, 0, parse_line({"interaction": served, "feedback": said}, self.defaults)))
+                found.lines.append((origin, 0, parse_line({"interaction": served, "feedback": said}, self.defaults)))
         except InputError as error:
-            errors.append(RowError(origin, 0, str(error)))
+            found.errors.append(RowError(origin, 0, str(error)))
         seen.update((key, int(info.request_time)) for key in new)
 
     def _said(self, assessment: Any, skipped: Counter[str]) -> list[dict[str, Any]]:
@@ -194,10 +236,7 @@ class MlflowSource:
             served["principal"] = metadata["mlflow.trace.user"]
         if metadata.get("mlflow.trace.session"):
             served["conversation"] = metadata["mlflow.trace.session"]
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            usage = json.loads(metadata.get("mlflow.trace.tokenUsage") or "{}")
-            served["tokens_in"], served["tokens_out"] = int(usage["input_tokens"]), int(usage["output_tokens"])
-        return served
+        return {**served, **_tokens(metadata.get("mlflow.trace.tokenUsage"))}
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -225,6 +264,16 @@ def _trimmed(seen: dict[str, int]) -> dict[str, int]:
     return dict(sorted(seen.items(), key=lambda one: one[1])[-LEDGER:])
 
 
+def _tokens(usage: str | None) -> dict[str, int]:
+    """Token counts, where the library that traced knew them."""
+    try:
+        found = json.loads(usage or "{}")
+    except ValueError:
+        return {}
+    names = (("tokens_in", "input_tokens"), ("tokens_out", "output_tokens")) if isinstance(found, dict) else ()
+    return {ours: found[theirs] for ours, theirs in names if isinstance(found.get(theirs), int)}
+
+
 def _time(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
@@ -245,7 +294,7 @@ def _what(kind: Kind, value: Any) -> dict[str, Any] | None:
 _SPEAKERS = {"human": "user", "ai": "assistant"}
 
 
-def prompt_of(inputs: Any) -> list[dict[str, str]]:
+def prompt_of(inputs: Any, depth: int = DEPTH) -> list[dict[str, str]]:
     """The messages in a root span's inputs: OpenAI's or LangChain's, or a question.
 
     Raises:
@@ -255,17 +304,17 @@ def prompt_of(inputs: Any) -> list[dict[str, str]]:
         return [{"role": "user", "content": inputs}]
     if isinstance(inputs, list):
         return messages_of([_named(message) for message in inputs], "inputs")
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping) and depth:
         if isinstance(inputs.get("messages"), list):
             return prompt_of(inputs["messages"])
         for name in PROMPT:
             if isinstance(inputs.get(name), (str, list)):
-                return prompt_of(inputs[name])
+                return prompt_of(inputs[name], depth - 1)
         if len(inputs) == 1:
-            return prompt_of(next(iter(inputs.values())))
+            return prompt_of(next(iter(inputs.values())), depth - 1)
         nested = [value for value in inputs.values() if isinstance(value, Mapping) and "messages" in value]
         if len(nested) == 1:
-            return prompt_of(nested[0])
+            return prompt_of(nested[0], depth - 1)
     raise InputError(
         "`inputs`: no question found",
         expected="`messages`, or one of " + ", ".join(PROMPT),
@@ -279,7 +328,7 @@ def _named(message: Any) -> Any:
     return message
 
 
-def answer_of(outputs: Any) -> str:
+def answer_of(outputs: Any, depth: int = DEPTH) -> str:
     """The answer in a root span's outputs: OpenAI's or LangChain's, or a text.
 
     Raises:
@@ -287,14 +336,14 @@ def answer_of(outputs: Any) -> str:
     """
     if isinstance(outputs, str):
         return outputs
-    if isinstance(outputs, list) and outputs:
-        return text_of(outputs, "outputs") if _is_part(outputs[0]) else answer_of(outputs[-1])
-    if isinstance(outputs, Mapping):
+    if isinstance(outputs, list) and outputs and depth:
+        return text_of(outputs, "outputs") if _is_part(outputs[0]) else answer_of(outputs[-1], depth - 1)
+    if isinstance(outputs, Mapping) and depth:
         for name in ("choices", "message", "content", "messages", *ANSWER):
             if outputs.get(name):
-                return answer_of(outputs[name])
+                return answer_of(outputs[name], depth - 1)
         if len(outputs) == 1:
-            return answer_of(next(iter(outputs.values())))
+            return answer_of(next(iter(outputs.values())), depth - 1)
     raise InputError(
         "`outputs`: no answer found", expected="a text, or a chat completion", found=type(outputs).__name__
     )

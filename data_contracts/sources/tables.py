@@ -19,6 +19,8 @@ from data_contracts.sources.json_text import MAX_VALUE, checked, text_lines, too
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
 _NEUTRAL = re.compile(r"'+[=+\-@\t\r＝＋－＠]")
 _LONE = re.compile("[\ud800-\udfff]")
+MAX_GROUP = 1 << 30
+"""Bytes of a Parquet row group, unpacked."""
 _TOO_LONG = "\udfff\udffe"
 """Stands for a line that was too long to keep; no real text holds it."""
 STRUCTURED = frozenset(
@@ -166,6 +168,9 @@ def parquet_rows(handle: BinaryIO, skip: int = 0) -> Iterator[tuple[int, dict[st
     number = 0
     try:
         file = pq.ParquetFile(handle)
+        for n in range(file.num_row_groups):
+            if file.metadata.row_group(n).total_byte_size > MAX_GROUP:
+                raise ValueError(f"a row group of more than {MAX_GROUP >> 20} MB; write it with smaller ones")
         for batch in file.iter_batches(batch_size=256):
             if number + batch.num_rows <= skip:
                 number += batch.num_rows

@@ -127,6 +127,7 @@ BAD: list[tuple[Any, str]] = [
     ({"interaction": GOOD, "feedback": [{"kind": "rating", "rating": 6}]}, "feedback.0.rating"),
     ({"interaction": GOOD, "feedback": [{"kind": "praise"}]}, "feedback.0.kind"),
     ({"interaction": GOOD, "feedback": [{"kind": "preference", "text": "a"}]}, "rejected"),
+    ({"interaction": GOOD, "feedback": [{"kind": "incident", "text": "a"}]}, "feedback.0.label"),
     ({"interaction": GOOD, "feedback": {"kind": "thumb"}}, "feedback"),
     ({"interaction": None}, "interaction"),
 ]

@@ -56,10 +56,14 @@ def _records(row: Row) -> Iterator[Mapping[str, Any]]:
 
 def _unflattened(row: Row) -> dict[str, Any]:
     responses: dict[str, list[dict[str, Any]]] = {}
+    if not any(key.endswith(_FLAT) for key in row):
+        raise InputError("no record", expected="`fields` and `responses`, or flattened `QUESTION.responses`")
     for key, values in row.items():
         if not key.endswith(_FLAT) or values is None:
             continue
-        users = row.get(f"{key}.users") or [None] * len(values if isinstance(values, list) else [])
+        users = row.get(f"{key}.users")
+        if users is None and isinstance(values, list):
+            users = [None] * len(values)
         if not isinstance(values, list) or not isinstance(users, list) or len(users) != len(values):
             raise InputError(f"`{key}`: a list with a user for each value expected", found=type(values).__name__)
         given = [{"value": value, "user_id": user} for value, user in zip(values, users, strict=True)]
@@ -89,7 +93,7 @@ def _record(record: Mapping[str, Any]) -> RawLine:
                 raise InputError(f"`responses.{question}.{n}`: an object expected", found=type(response).__name__)
             found = _answered(question, response.get("value"), fields)
             if found is None:
-                skipped.append(f"argilla: question `{question}` is not understood")
+                skipped.append(f"argilla: question `{question[:40]}` is not understood")
                 continue
             by = response.get("user_id")
             said.append({**found, "principal": by} if isinstance(by, str) else found)

@@ -80,7 +80,8 @@ def _annotation(
             raise InputError(f"`{where}.result.{n}`: an object with a `value` expected", found=type(region).__name__)
         found = _region(str(region.get("type")), str(region.get("from_name")), region["value"], data)
         if found is None:
-            skipped.append(f"label-studio: {region.get('type')} `{region.get('from_name')}` is not understood")
+            control = f"{str(region.get('type'))[:20]} `{str(region.get('from_name'))[:40]}`"
+            skipped.append(f"label-studio: {control} is not understood")
             continue
         meta = region.get("meta")
         ours = {k: meta[k] for k in ("principal", "scope", "source") if k in meta} if isinstance(meta, Mapping) else {}
