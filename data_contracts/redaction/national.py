@@ -156,7 +156,7 @@ def ee_lt(d: str) -> bool:
     rest = weighted(d[:10], (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)) % 11
     if rest == 10:
         rest = weighted(d[:10], (3, 4, 5, 6, 7, 8, 9, 1, 2, 3)) % 11 % 10
-    return d[0] in "123456" and is_day(int(d[3:5]), int(d[5:7])) and rest == int(d[10])
+    return d[0] in "12345678" and is_day(int(d[3:5]), int(d[5:7])) and rest == int(d[10])
 
 
 def gr_amka(d: str) -> bool:

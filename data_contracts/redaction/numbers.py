@@ -234,7 +234,7 @@ class _Run:
 
     def _is_national(self, lens: tuple[int, ...], digits: str) -> bool:
         alone = _right(SURE.get(lens, ()), digits) or _right(LIKELY.get(lens, ()), digits)
-        if not alone and not _right(NAMED.get(lens, ()), digits):
+        if not alone and (self._goes_on(lens) or not _right(NAMED.get(lens, ()), digits)):
             return False
         # What is called an order or a telephone number is one: a check is right by chance now and then.
         named = "id" in self.around[1]
@@ -249,14 +249,20 @@ class _Run:
         in_fours = lens[0] == 4 and set(lens[1:-1]) <= {4, 6} and lens[-1] <= 5
         return sure and (len(lens) == 1 or in_fours or lens == (8, 8)) and not self._is_part_of_fours(lens)
 
+    def _goes_on(self, lens: tuple[int, ...]) -> bool:
+        """True if the groups before or behind are set off like these: then these are a part of something longer."""
+        gaps = {self._gap(self.place + n) for n in range(len(lens) - 1)}
+        last = self.place + len(lens) - 1
+        ahead = self.place > 0 and self._gap(self.place - 1) in gaps
+        return ahead or (last + 1 < len(self.groups) and self._gap(last) in gaps | {"-"})
+
     def _is_part_of_fours(self, lens: tuple[int, ...]) -> bool:
         """True in a longer number in groups of four (a parcel's)."""
         if lens[0] != 4 or len(lens) < 4:
             return False
-        gap, last = self._gap(self.place), self.place + len(lens) - 1
-        ahead = self.place and _size(self.groups[self.place - 1]) == 4 and self._gap(self.place - 1) == gap
-        more = last + 1 < len(self.groups) and _size(self.groups[last + 1]) == 4 and self._gap(last) == gap
-        return bool(ahead or more)
+        last = self.place + len(lens) - 1
+        neighbours = [n for n in (self.place - 1, last + 1) if 0 <= n < len(self.groups)]
+        return self._goes_on(lens) and any(_size(self.groups[n]) == 4 for n in neighbours)
 
     def _is_phone(self, lens: tuple[int, ...]) -> bool:
         before = self.text[max(0, self.start - 5) : self.start]
