@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import redaction_ids
+import redaction_third
 import redaction_unseen
 import redaction_values
 from redaction_values import digits
@@ -45,19 +46,32 @@ _OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. 
 _CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.", "\nVersion 2.4.1 here."]  # fmt: skip
 
 
+PARTS = ("first", "second", "third", "unseen")
+"""In the order they were written; each was looked at after its first run, but for the last."""
+_VALUES = {
+    "first": redaction_values.FIRST,
+    "second": redaction_values.SECOND,
+    "third": redaction_third.FORMATS,
+    "unseen": redaction_unseen.FORMATS,
+}
+_NATIONAL = {
+    "first": redaction_ids.FIRST,
+    "second": redaction_ids.SECOND,
+    "third": redaction_third.NATIONAL,
+    "unseen": redaction_unseen.NATIONAL,
+}
+_AROUND = {"first": AROUND, "second": AROUND, "third": redaction_third.AROUND, "unseen": redaction_unseen.AROUND}
+
+
 def _planted(rng: random.Random, entity: str, part: str) -> Sample:
-    """A text with one value; `part` is `first`, `second` or `unseen`."""
-    around = redaction_unseen.AROUND if part == "unseen" else AROUND
-    frame = rng.choice(around[entity])
+    """A text with one value of the formats of that part."""
+    frame = rng.choice(_AROUND[part][entity])
     if entity == "NATIONAL_ID":
-        called_by = {"first": redaction_ids.FIRST, "second": redaction_ids.SECOND, "unseen": redaction_unseen.NATIONAL}
-        table = called_by[part]
-        name = rng.choice(sorted(table))
-        called, value = table[name](rng)
+        name = rng.choice(sorted(_NATIONAL[part]))
+        called, value = _NATIONAL[part][name](rng)
         frame = frame.replace("{name}", called)
     else:
-        tables = {"first": redaction_values.FIRST, "second": redaction_values.SECOND, "unseen": redaction_unseen.FORMATS}
-        name, make = redaction_values.pick(rng, tables[part], entity)
+        name, make = redaction_values.pick(rng, _VALUES[part], entity)
         value = make(rng)
     if "\x02" not in value:
         value = f"\x02{value}\x03"
@@ -203,18 +217,18 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
 _FRAMES = ["{}", "Hello, {}.", "What about {}?", "{} and nothing else", "I still wait: {}, thanks", "(see {})"]
 
 
+_MORE_NEGATIVES = {"third": redaction_third.NEGATIVES, "unseen": redaction_unseen.NEGATIVES}
+
+
 def _negative(rng: random.Random, part: str) -> Sample:
-    if part == "unseen":
-        kind, make = "unseen", rng.choice(redaction_unseen.NEGATIVES)
+    if part in _MORE_NEGATIVES:
+        kind, make = part, rng.choice(_MORE_NEGATIVES[part])
     else:
         table = NEGATIVES if part == "first" else NEGATIVES_SECOND
         kind = rng.choice(sorted(table))
         make = rng.choice(table[kind])
     text = rng.choice(_OPEN) + rng.choice(_FRAMES).format(make(rng)) + rng.choice(_CLOSE)
     return Sample(text, format=kind, part=part)
-
-
-PARTS = ("first", "second", "unseen")
 
 
 def labelled(seed: int, per_entity: int) -> list[Sample]:
