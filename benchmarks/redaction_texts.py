@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import redaction_fourth
 import redaction_ids
 import redaction_third
 import redaction_unseen
@@ -46,21 +47,23 @@ _OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. 
 _CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.", "\nVersion 2.4.1 here."]  # fmt: skip
 
 
-PARTS = ("first", "second", "third", "unseen")
+PARTS = ("first", "second", "third", "fourth", "unseen")
 """In the order they were written; each was looked at after its first run, but for the last."""
 _VALUES = {
     "first": redaction_values.FIRST,
     "second": redaction_values.SECOND,
     "third": redaction_third.FORMATS,
+    "fourth": redaction_fourth.FORMATS,
     "unseen": redaction_unseen.FORMATS,
 }
 _NATIONAL = {
     "first": redaction_ids.FIRST,
     "second": redaction_ids.SECOND,
     "third": redaction_third.NATIONAL,
+    "fourth": redaction_fourth.NATIONAL,
     "unseen": redaction_unseen.NATIONAL,
 }
-_AROUND = {"first": AROUND, "second": AROUND, "third": redaction_third.AROUND, "unseen": redaction_unseen.AROUND}
+_AROUND = {"first": AROUND, "second": AROUND, "third": redaction_third.AROUND, "fourth": redaction_fourth.AROUND, "unseen": redaction_unseen.AROUND}
 
 
 def _planted(rng: random.Random, entity: str, part: str) -> Sample:
@@ -217,7 +220,7 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
 _FRAMES = ["{}", "Hello, {}.", "What about {}?", "{} and nothing else", "I still wait: {}, thanks", "(see {})"]
 
 
-_MORE_NEGATIVES = {"third": redaction_third.NEGATIVES, "unseen": redaction_unseen.NEGATIVES}
+_MORE_NEGATIVES = {"third": redaction_third.NEGATIVES, "fourth": redaction_fourth.NEGATIVES, "unseen": redaction_unseen.NEGATIVES}
 
 
 def _negative(rng: random.Random, part: str) -> Sample:

@@ -21,7 +21,7 @@ _EXACT = {
         "ean isbn gtin upc serial item items article articles product products customer customers commande facture colis "
         "pedido factura ordine fattura timestamp version versions build usps ups dhl fedex rma po ref reference transaction "
         "total sum revenue cost costs price point points amount quantity page line lines error code port room bytes ms imei "
-        "part lot batch reservation booking # sprint model",
+        "part lot batch reservation booking # sprint model policy contract police vertrag vertragsnummer referenz barcode",
     }.items()
     for word in words.split()
 }
@@ -40,7 +40,7 @@ _PAIRS = {
     ("national", "identity"): "id", ("national", "identification"): "id", ("tax", "id"): "id", ("tax", "file"): "id",
     ("tax", "payer"): "id", ("tax", "identification"): "id", ("sécurité", "sociale"): "id", ("securite", "sociale"): "id",
     ("numéro", "national"): "id", ("numero", "national"): "id", ("registre", "national"): "id", ("rodné", "číslo"): "id",
-    ("de", "sécu"): "id", ("citizen", "service"): "id", ("text", "me"): "phone", ("reach", "me"): "phone",
+    ("de", "sécu"): "id", ("assurance", "sociale"): "id", ("citizen", "service"): "id", ("text", "me"): "phone", ("reach", "me"): "phone",
     ("reach", "us"): "phone", ("contact", "me"): "phone", ("contact", "number"): "phone", ("my", "number"): "phone",
     ("bel", "me"): "phone", ("master", "card"): "card", ("american", "express"): "card",
     **{(word, number): "id" for word in ("identity", "identification", "id", "personal", "tax", "ni", "birth") for number in _NUMBER},

@@ -105,6 +105,7 @@ def may_be_named(low: bytes) -> bool:
         or b"secret" in low
         or b"bearer" in low
         or b"wort" in low
+        or b"woord" in low
         or b"contrase" in low
         or b"senha" in low
         or b"pwd" in low

@@ -107,6 +107,11 @@ def _read_lettered(text: str, start: int, letters: list[Found]) -> None:
             first -= 1
         if not (first and (text[first - 1].isalnum() or text[first - 1] == "_")) and _lettered(text, first, letters):
             return
+        if start >= 8 and text[start + 2 : start + 3].isalpha():
+            # "RSS MRA 85T10 A562S", "RSSMRA 85T10 A562S"
+            for first in (start - 8, start - 7):
+                if not text[first - 1 : first].isalnum() and _lettered(text, first, letters):
+                    return
     if not (letters and letters[-1].end > start):
         _lettered(text, start, letters)
 
