@@ -43,7 +43,10 @@ def scan(text: str) -> list[list[Found]]:
         start, end = match.span()
         glued = start and (text[start - 1].isalnum() or text[start - 1] == "_")
         if end - start < FEWEST_DIGITS and not glued and not (end - start == 6 and match[0].isdigit()):
-            continue  # most numbers of a conversation: prices, times, versions, small counts
+            # Most numbers of a conversation: prices, times, versions, small counts. `RSS MRA 85T10 A562S` has two digits.
+            if end - start == 2 and text[end : end + 1].isalpha():
+                _read_lettered(text, start, letters)
+            continue
         _read_groups(text, [(start + a, start + b) for a, b in map(_span, _GROUP.finditer(match[0]))], numbers, addresses)
         if glued:
             # An IBAN or a lettered number begins in front of its first digits.

@@ -28,6 +28,8 @@ def entities(text: str) -> list[tuple[str, str]]:
         ("DNI", "12345678Z"),
         ("NIE", "X-2482300-W"),
         ("codice fiscale", "RSSMRA85T10A562S"),
+        ("codice fiscale", "RSS MRA 85T10 A562S"),
+        ("personnummer", "811228+9874"),
         ("BSN", "111222333"),
         ("rijksregisternummer", "85.07.30-033.28"),
         ("PESEL", "44051401359"),
