@@ -29,6 +29,8 @@ _IBAN = re.compile(r"[A-Za-z]{2}\d\d(?:[ \-.]?[A-Za-z0-9]){11,30}")
 _UNIT = re.compile(r"[ ]?(?:[€$£¥%°₹]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|pln|inr|kg|km|ms|mb|gb|bytes|tokens)\b)|,\d", re.I)
 _MONEY = re.compile(r"(?:[€$£¥₹]|(?:eur|usd|gbp|chf)[ ]?|\d,)$", re.I)
 
+_NATIONAL_SHAPES = frozenset((*SURE, *LIKELY, *NAMED))
+
 _Group = tuple[int, int]
 """Where a group of digits starts and ends in the text."""
 
@@ -241,8 +243,10 @@ class _Run:
         return "PHONE" if len(digits) <= 12 and self._is_phone(lens) else ""
 
     def _is_national(self, lens: tuple[int, ...], digits: str) -> bool:
+        if lens not in _NATIONAL_SHAPES:
+            return False
         alone = _right(SURE.get(lens, ()), digits) or _right(LIKELY.get(lens, ()), digits)
-        if not alone and (self._goes_on(lens) or not _right(NAMED.get(lens, ()), digits)):
+        if not alone and (not _right(NAMED.get(lens, ()), digits) or self._goes_on(lens)):
             return False
         # What is called an order or a telephone number is one: a check is right by chance now and then.
         named = "id" in self.around[1]
@@ -273,22 +277,23 @@ class _Run:
         return self._goes_on(lens) and any(_size(self.groups[n]) == 4 for n in neighbours)
 
     def _is_phone(self, lens: tuple[int, ...]) -> bool:
+        first = self.parts[0]
+        second = self.parts[1] if len(lens) > 1 else ""
+        opened = self.text[self.start - 1 : self.start] == "(" and len(lens) > 1 and ")" in self._gap(self.place)
+        alone = national(lens, first, second, paren=opened)
+        if not alone and not called(lens, first):
+            return False
         before = self.text[max(0, self.start - 5) : self.start]
         last = self.groups[self.place + len(lens) - 1][1]
         if before.endswith((".", "-", "/", ",")) and before[-2:-1].isalnum():
             return False
-        gaps = [self._gap(self.place + n) for n in range(len(lens) - 1)]
-        if len(gaps) == 1 and gaps[0] == "." and lens[0] < 3:
+        if len(lens) == 2 and lens[0] < 3 and self._gap(self.place) == ".":
             return False  # a decimal number
         if self.text[last : last + 1].isalpha() or self.text[last : last + 1] == "_":
             return False
-        paren = before.endswith("(") and bool(gaps) and ")" in gaps[0]
-        second = self.parts[1] if len(lens) > 1 else ""
-        if national(lens, self.parts[0], second, paren=paren):
+        if alone:
             return self.around[0] not in ("other", "id", "card")
-        if not called(lens, self.parts[0]) or _UNIT.match(self.text, last) or _MONEY.search(before):
-            return False
-        return self.around[0] == "phone"
+        return self.around[0] == "phone" and not _UNIT.match(self.text, last) and not _MONEY.search(before)
 
     def _found(self, count: int, entity: str, digits: str) -> Found:
         start, end = self.start, self.groups[self.place + count - 1][1]
