@@ -17,7 +17,9 @@ def _bold(text: str) -> str:
     """Mathematical bold digits and letters."""
     out = ""
     for c in text:
-        base = 0x1D7CE - 48 if c.isdigit() else 0x1D400 - 65 if "A" <= c <= "Z" else 0x1D41A - 97 if "a" <= c <= "z" else 0
+        base = (
+            0x1D7CE - 48 if c.isdigit() else 0x1D400 - 65 if "A" <= c <= "Z" else 0x1D41A - 97 if "a" <= c <= "z" else 0
+        )
         out += chr(ord(c) + base)
     return out
 
@@ -69,7 +71,9 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
         "dutch": lambda r: f"mijn wachtwoord is \x02{values._password(r)}\x03",
         "chat": lambda r: f"the password is \x02{values._password(r)}\x03 btw",
         "basic": lambda r: f"Authorization: Basic \x02{values._chars(r, 28)}\x03",
-        "openssh": lambda r: "-----BEGIN OPENSSH PRIVATE KEY-----\n" + values._chars(r, 64) + "\n-----END OPENSSH PRIVATE KEY-----",
+        "openssh": lambda r: (
+            "-----BEGIN OPENSSH PRIVATE KEY-----\n" + values._chars(r, 64) + "\n-----END OPENSSH PRIVATE KEY-----"
+        ),
     },
     "CREDENTIALS": {
         "imap": values._url("imaps", "imap.example.org"),
@@ -121,10 +125,16 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda r: f"kubectl 1.{r.randint(20, 35)}.{r.randint(0, 20)}+k3s1, ubuntu 24.04.{r.randint(1, 4)}",
     lambda r: f"blob {values._chars(r, 12, '0123456789abcdef')} in refs/heads/main",
     lambda r: f"id=01J{''.join(r.choices('0123456789ABCDEFGHJKMNPQRSTVWXYZ', k=23))}",
-    lambda r: f"https://shop.example.com/p/{digits(r, 8, '123456789')}?ref=mail&utm_campaign=spring_{r.randint(2020, 2026)}",
-    lambda r: f"{r.randint(1, 12)}/{r.randint(10, 28)}/{r.randint(2019, 2026)}, {r.randint(1, 12)}:{r.randint(10, 59)} pm",
+    lambda r: (
+        f"https://shop.example.com/p/{digits(r, 8, '123456789')}?ref=mail&utm_campaign=spring_{r.randint(2020, 2026)}"
+    ),
+    lambda r: (
+        f"{r.randint(1, 12)}/{r.randint(10, 28)}/{r.randint(2019, 2026)}, {r.randint(1, 12)}:{r.randint(10, 59)} pm"
+    ),
     lambda r: f"Rs. {r.randint(1, 9)},{digits(r, 2)},{digits(r, 3)}.{digits(r, 2)}",
-    lambda r: f"score {r.randint(1, 9)}-{r.randint(1, 9)}, {r.randint(60, 99)}-{r.randint(60, 99)}, {digits(r, 5)} people",
+    lambda r: (
+        f"score {r.randint(1, 9)}-{r.randint(1, 9)}, {r.randint(60, 99)}-{r.randint(60, 99)}, {digits(r, 5)} people"
+    ),
     lambda r: f"serial no. {''.join(r.choices(_UP, k=2))}{digits(r, 4)}-{digits(r, 4)}",
     lambda r: f"{digits(r, 3, '123456789')} x {digits(r, 3, '123456789')} x {digits(r, 4, '123456789')} mm",
     lambda r: f"model {''.join(r.choices(_UP, k=3))}-{digits(r, 4)}{r.choice(_UP)}, lot {digits(r, 7)}",

@@ -63,7 +63,13 @@ _NATIONAL = {
     "fourth": redaction_fourth.NATIONAL,
     "unseen": redaction_unseen.NATIONAL,
 }
-_AROUND = {"first": AROUND, "second": AROUND, "third": redaction_third.AROUND, "fourth": redaction_fourth.AROUND, "unseen": redaction_unseen.AROUND}
+_AROUND = {
+    "first": AROUND,
+    "second": AROUND,
+    "third": redaction_third.AROUND,
+    "fourth": redaction_fourth.AROUND,
+    "unseen": redaction_unseen.AROUND,
+}
 
 
 def _planted(rng: random.Random, entity: str, part: str) -> Sample:
@@ -220,7 +226,11 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
 _FRAMES = ["{}", "Hello, {}.", "What about {}?", "{} and nothing else", "I still wait: {}, thanks", "(see {})"]
 
 
-_MORE_NEGATIVES = {"third": redaction_third.NEGATIVES, "fourth": redaction_fourth.NEGATIVES, "unseen": redaction_unseen.NEGATIVES}
+_MORE_NEGATIVES = {
+    "third": redaction_third.NEGATIVES,
+    "fourth": redaction_fourth.NEGATIVES,
+    "unseen": redaction_unseen.NEGATIVES,
+}
 
 
 def _negative(rng: random.Random, part: str) -> Sample:

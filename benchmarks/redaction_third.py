@@ -37,7 +37,9 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
         "full_width": lambda r: _dial("+81 90-####-####")(r).translate({c: c + 0xFEE0 for c in range(48, 58)}),
     },
     "CARD": {
-        "arabic_digits": lambda r: values._card(("4",), 16, 4, 4, 4, 4)(r).translate({48 + i: 0x0660 + i for i in range(10)}),
+        "arabic_digits": lambda r: values._card(("4",), 16, 4, 4, 4, 4)(r).translate(
+            {48 + i: 0x0660 + i for i in range(10)}
+        ),
         "en_dash": values._card(("51", "54"), 16, 4, 4, 4, 4, by="\u2013"),
         "eight_eight": values._card(("4",), 16, 8, 8),
         "underscored_key": lambda r: f"card_no=\x02{values._card(('55',), 16)(r)}\x03&exp=0828",
@@ -76,7 +78,9 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
     "CREDENTIALS": {
         "mysql": values._url("mysql+pymysql", "10.example.net/shop"),
         "smtp": values._url("smtps", "mail.example.org:465"),
-        "proxy": lambda r: f"HTTPS_PROXY=http://\x02{r.choice(['corp', 'dev'])}:{values._chars(r, 12)}\x03@proxy.example.com:3128",
+        "proxy": lambda r: (
+            f"HTTPS_PROXY=http://\x02{r.choice(['corp', 'dev'])}:{values._chars(r, 12)}\x03@proxy.example.com:3128"
+        ),
         "quoted": lambda r: f'"dsn": "postgres://\x02app:{values._chars(r, 9)}$\x03@db/app"',
     },
     "NATIONAL_ID": {},
@@ -84,7 +88,10 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
 NATIONAL: dict[str, Callable[[_R], tuple[str, str]]] = {
     "us_en_dash": lambda r: ("Social Security number", ids.cut(ids.us(r), 3, 2, 4, by="\u2013")),
     "nino_pairs": lambda r: ("NINO", f"{(v := ids.nino(r))[:2]} {v[2:8]} {v[8]}"),
-    "de_zero_width": lambda r: ("Steuernummer (IdNr.)", "\u200b".join(ids.cut(ids.steuer_id(r), 2, 3, 3, 3, by=" ").split())),
+    "de_zero_width": lambda r: (
+        "Steuernummer (IdNr.)",
+        "\u200b".join(ids.cut(ids.steuer_id(r), 2, 3, 3, 3, by=" ").split()),
+    ),
     "fr_key_apart": lambda r: ("n° de sécu", f"{(v := ids.nir(r))[:13]} {v[13:]}"),
     "nie_dash": lambda r: ("NIE", f"{(v := ids.nie(r))[0]}-{v[1:8]}-{v[8]}"),
     "it_full_width": lambda r: ("CF", ids.codice_fiscale(r).translate({c: c + 0xFEE0 for c in range(48, 91)})),
@@ -119,9 +126,15 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda r: f"reservation {''.join(r.choices(_UP + '23456789', k=6))} on {r.randint(1, 28)}/{r.randint(1, 12)}/2026",
     lambda r: f"python 3.{r.randint(8, 14)}.{r.randint(0, 9)} and CUDA 12.{r.randint(0, 9)}.{r.randint(0, 99)}",
     lambda r: f"openssl 3.0.{r.randint(0, 20)}, build {digits(r, 8, '123456789')}",
-    lambda r: f"it was {r.randint(1, 28):02d}.{r.randint(1, 12):02d}.{r.randint(2019, 2026)} {r.randint(0, 23):02d}:{r.randint(0, 59):02d}",
-    lambda r: f"from 2026-0{r.randint(1, 9)}-{r.randint(10, 28)} to 2026-1{r.randint(0, 2)}-{r.randint(10, 28)}, 3 nights",
-    lambda r: f"{digits(r, 2, '123456789')} {digits(r, 3)},{digits(r, 2)} zł and £{digits(r, 4, '123456789')}.{digits(r, 2)}",
+    lambda r: (
+        f"it was {r.randint(1, 28):02d}.{r.randint(1, 12):02d}.{r.randint(2019, 2026)} {r.randint(0, 23):02d}:{r.randint(0, 59):02d}"
+    ),
+    lambda r: (
+        f"from 2026-0{r.randint(1, 9)}-{r.randint(10, 28)} to 2026-1{r.randint(0, 2)}-{r.randint(10, 28)}, 3 nights"
+    ),
+    lambda r: (
+        f"{digits(r, 2, '123456789')} {digits(r, 3)},{digits(r, 2)} zł and £{digits(r, 4, '123456789')}.{digits(r, 2)}"
+    ),
     lambda r: f"JIRA-{digits(r, 4)}, PR #{digits(r, 5)}, sprint {r.randint(1, 99)}",
     lambda r: f"docker pull shop/app@sha256:{values._chars(r, 64, '0123456789abcdef')}",
     lambda r: f"git checkout {values._chars(r, 40, '0123456789abcdef')}",
@@ -136,5 +149,7 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda _: "npm ERR! peer react@18.2.0 from @testing-library/react@14.0.0",
     lambda _: "Ask @ben at the desk; the dot on the lamp blinks at night",
     lambda r: f"Article {digits(r, 3)}.{digits(r, 3)}.{digits(r, 2)} is 45-60 cm, 10-15 kg",
-    lambda r: f"seats {r.randint(1, 30)}A, {r.randint(1, 30)}B; flight LH {digits(r, 3, '123456789')} at {r.randint(10, 23)}:{r.randint(10, 59)}",
+    lambda r: (
+        f"seats {r.randint(1, 30)}A, {r.randint(1, 30)}B; flight LH {digits(r, 3, '123456789')} at {r.randint(10, 23)}:{r.randint(10, 59)}"
+    ),
 ]

@@ -106,5 +106,7 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda r: f"tracking JD{digits(r, 18)}",
     lambda r: f"x = [{r.random():.8f}, {r.random():.8f}], n = {digits(r, 8, '123456789')}",
     lambda _: "my email is broken, my phone rings, the card reader and the password box freeze",
-    lambda r: f"Gate B{digits(r, 2)}, PNR {''.join(r.choices('ABCDEFGH23456789', k=6))}, bag {digits(r, 10, '123456789')}",
+    lambda r: (
+        f"Gate B{digits(r, 2)}, PNR {''.join(r.choices('ABCDEFGH23456789', k=6))}, bag {digits(r, 10, '123456789')}"
+    ),
 ]

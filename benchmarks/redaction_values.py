@@ -23,7 +23,11 @@ def digits(rng: random.Random, n: int, first: str = "0123456789") -> str:
 def _chars(rng: random.Random, n: int, alphabet: str = string.ascii_letters + string.digits) -> str:
     token = "".join(rng.choices(alphabet, k=n - 3))
     return (
-        token[: n // 2] + rng.choice([c for c in alphabet if c.isalpha()]) + rng.choice("0123456789") + rng.choice("0123456789") + token[n // 2 :]
+        token[: n // 2]
+        + rng.choice([c for c in alphabet if c.isalpha()])
+        + rng.choice("0123456789")
+        + rng.choice("0123456789")
+        + token[n // 2 :]
     )
 
 

@@ -18,15 +18,40 @@ from data_contracts.redaction.phones import EXTENSION, called, international, na
 FEWEST_DIGITS = 7
 _RUN = re.compile(r"[0-9]+(?:[ .\-/()\t]{1,3}[0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
+_DATE = re.compile(r"(?:[0-3]?[0-9]([./\-])[0-3]?[0-9]\1|(?:19|20)[0-9]{2}([./\-])[01]?[0-9]\2)(?:(?:19|20)?[0-9]{2})")
 _MOST_GROUPS = 8
 _GAPS = frozenset(
-    (" ", "-", ".", "/", "\t", "  ", "(", ")", " (", ") ", ")-", "-(", "/(", ")/", ") (", " - ", " / ", "/ ", " /", "- ", " -")
+    (
+        " ",
+        "-",
+        ".",
+        "/",
+        "\t",
+        "  ",
+        "(",
+        ")",
+        " (",
+        ") ",
+        ")-",
+        "-(",
+        "/(",
+        ")/",
+        ") (",
+        " - ",
+        " / ",
+        "/ ",
+        " /",
+        "- ",
+        " -",
+    )
 )
 """What may stand between two groups of one number."""
 _LETTERED_SIZES = frozenset((2, 6, 7, 8, 17))
 """Digits a lettered national number can begin with, or have after a letter and a space."""
 _IBAN = re.compile(r"[A-Za-z]{2}\d\d(?:[ \-.]?[A-Za-z0-9]){11,30}")
-_UNIT = re.compile(r"[ ]?(?:[€$£¥%°₹]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|pln|inr|kg|km|ms|mb|gb|bytes|tokens)\b)|,\d", re.I)
+_UNIT = re.compile(
+    r"[ ]?(?:[€$£¥%°₹]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|pln|inr|kg|km|ms|mb|gb|bytes|tokens)\b)|,\d", re.I
+)
 _MONEY = re.compile(r"(?:[€$£¥₹]|(?:eur|usd|gbp|chf)[ ]?|\d,)$", re.I)
 
 _NATIONAL_SHAPES = frozenset((*SURE, *LIKELY, *NAMED))
@@ -49,7 +74,11 @@ def scan(text: str) -> list[list[Found]]:
             if end - start == 2 and text[end : end + 1].isalpha():
                 _read_lettered(text, start, letters)
             continue
-        _read_groups(text, [(start + a, start + b) for a, b in map(_span, _GROUP.finditer(match[0]))], numbers, addresses)
+        if _DATE.fullmatch(match[0]) and not glued:
+            continue
+        _read_groups(
+            text, [(start + a, start + b) for a, b in map(_span, _GROUP.finditer(match[0]))], numbers, addresses
+        )
         if glued:
             # An IBAN or a lettered number begins in front of its first digits.
             _read_glued(text, start, ibans, letters)
