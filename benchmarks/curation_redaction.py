@@ -124,7 +124,7 @@ class Presidio:
         return dict(json.loads(line))
 
     def seconds(self, engine: str, texts: list[str]) -> float:
-        """Wall time of the analysis by its `default` engine, or the one for more `countries`, measured in its process."""
+        """Wall time of its `default` engine, or of the one for more `countries`, measured in its process."""
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps([engine, texts]) + "\n")
         self._child.stdin.flush()
@@ -150,7 +150,7 @@ def against_presidio(seed: int, scale: float) -> dict[str, Any]:
             for engine, times in theirs.items():
                 times.append(peer.seconds(engine, texts))
             say(
-                f"round {number + 1}: ours {ours[-1]:.4f} s, Presidio {theirs['default'][-1]:.3f} s, {len(texts)} messages"
+                f"round {number + 1}: ours {ours[-1]:.4f} s, Presidio {theirs['default'][-1]:.3f} s, {len(texts)} texts"
             )
     finally:
         peer.close()
@@ -189,7 +189,7 @@ def measure(seed: int, scale: float) -> dict[str, Any]:
         "redaction_mb_s": round(megabytes_per_second(mixed), 2),
         "redaction_mb_s_value_in_every_message": round(megabytes_per_second(every), 2),
         "redaction_mb_s_no_value": round(megabytes_per_second(none), 2),
-        "redaction_mix": f"{MIX:.0%} of messages hold one value; mean {sum(map(len, mixed)) / len(mixed):.0f} characters",
+        "redaction_mix": f"{MIX:.0%} of messages hold one value; mean {sum(map(len, mixed)) // len(mixed)} characters",
         "redaction_min_recall": least(table, "recall"),
         "redaction_min_precision": least(table, "precision"),
         "redaction_held_out_min_recall": least(parts["unseen"], "recall"),

@@ -9,7 +9,6 @@ import json
 import sys
 import time
 
-
 COUNTRIES = (
     "AuTfnRecognizer", "DeTaxIdRecognizer", "EsNieRecognizer", "EsNifRecognizer", "FiPersonalIdentityCodeRecognizer",
     "InAadhaarRecognizer", "InPanRecognizer", "ItFiscalCodeRecognizer", "KrRrnRecognizer", "PlPeselRecognizer",

@@ -32,19 +32,25 @@ class Sample:
 
 
 AROUND = {
-    "EMAIL": ["My e-mail is {}.", "write to {} please", "Contact: {}", "{}", "({})", "Send the invoice to {}, thanks!", "Bitte an {} schicken.", "mi correo es {} gracias"],
-    "PHONE": ["Call me at {} please", "My phone number is {}.", "Tel.: {}", "You can reach me on {}, after 5 pm.", "Meine Telefonnummer ist {}", "mon téléphone : {}", "mobile {}", "WhatsApp {} works too"],
-    "CARD": ["My card number is {}", "charged twice on {}.", "card: {}", "{}", "Please remove {} from my account.", "Meine Kreditkarte {} wurde belastet"],
+    "EMAIL": ["My e-mail is {}.", "write to {} please", "Contact: {}", "{}", "({})",
+        "Send the invoice to {}, thanks!", "Bitte an {} schicken.", "mi correo es {} gracias"],
+    "PHONE": ["Call me at {} please", "My phone number is {}.", "Tel.: {}", "You can reach me on {}, after 5 pm.",
+        "Meine Telefonnummer ist {}", "mon téléphone : {}", "mobile {}", "WhatsApp {} works too"],
+    "CARD": ["My card number is {}", "charged twice on {}.", "card: {}", "{}", "Please remove {} from my account.",
+        "Meine Kreditkarte {} wurde belastet"],
     "IBAN": ["IBAN {}", "Please refund to {}.", "my account is {}, thanks", "{}", "Bitte auf {} überweisen"],
     "IP": ["I connect from {}", "my IP is {}.", "host {} does not answer", "{}", "ping {} fails since noon"],
     "KEY": ["{}", "I use this one: {}", "It stopped working with {} today", "here: {} (please rotate)"],
     "CREDENTIALS": ["{}", "clone from {} fails", "we connect with {}.", "url = {}"],
-    "NATIONAL_ID": ["My {name} is {}.", "{name}: {}", "here is my {name} {}", "{} is my {name}", "You asked for the {name}. It is {}, I hope that helps."],
+    "NATIONAL_ID": ["My {name} is {}.", "{name}: {}", "here is my {name} {}", "{} is my {name}",
+        "You asked for the {name}. It is {}, I hope that helps."],
 }  # fmt: skip
 """Sentences around a value."""
 
-_OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. ", "The lamp arrived broken on 12.03.2025. ", "Order 4471 is late. "]  # fmt: skip
-_CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.", "\nVersion 2.4.1 here."]  # fmt: skip
+_OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. ",
+    "The lamp arrived broken on 12.03.2025. ", "Order 4471 is late. "]  # fmt: skip
+_CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.",
+    "\nVersion 2.4.1 here."]  # fmt: skip
 
 
 PARTS = ("first", "second", "third", "fourth", "unseen")
@@ -169,14 +175,14 @@ NEGATIVES: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: f"ratio {r.randint(1, 9)}:{r.randint(1, 9)}:{r.randint(1, 9)}, {r.randint(1, 99)}/100",
     ],
     "words": [
-        lambda r: "I forgot my password: how can I reset it?",
-        lambda r: "see std::vector and https://docs.example.com/help/returns-and-refunds-for-large-orders-in-2024",
+        lambda _: "I forgot my password: how can I reset it?",
+        lambda _: "see std::vector and https://docs.example.com/help/returns-and-refunds-for-large-orders-in-2024",
         lambda r: f"the token limit is {r.randint(1000, 200000)} tokens per request",
-        lambda r: "Path /usr/lib/python3/dist-packages/numpy/core is missing, @anna please look",
+        lambda _: "Path /usr/lib/python3/dist-packages/numpy/core is missing, @anna please look",
         lambda r: (
             f"Room {r.randint(100, 999)}, floor {r.randint(1, 40)}, seats {r.randint(1, 9)}A-{r.randint(10, 20)}F"
         ),
-        lambda r: "clone git@github.com:example/shop.git first",
+        lambda _: "clone git@github.com:example/shop.git first",
     ],
 }
 """Developed against."""
@@ -192,7 +198,7 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: f"requires numpy>={r.randint(1, 2)}.{r.randint(0, 9)}.{r.randint(0, 9)}, ffmpeg release 6.1.1.2",
     ],
     "date": [
-        lambda r: "{0}-{1:02d}-{2:02d}T{3}.{4}Z".format(*_day(r), _clock(r), digits(r, 6)),
+        lambda r: "{}-{:02d}-{:02d}T{}.{}Z".format(*_day(r), _clock(r), digits(r, 6)),
         lambda r: f"from {_date(r)} until {_date(r)}",
     ],
     "price": [
@@ -214,11 +220,11 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: f"{r.random():.16f} +/- 0.00{digits(r, 10)}",
     ],
     "words": [
-        lambda r: "MAC aa:bb:cc:dd:ee:ff, model WH-1000XM4, socket AM5",
+        lambda _: "MAC aa:bb:cc:dd:ee:ff, model WH-1000XM4, socket AM5",
         lambda r: (
-            f"https://www.example.com/watch?v={''.join(r.choices(_UP + 'abcdef0123456789', k=11))}&t={r.randint(1, 999)}"
+            f"https://example.com/watch?v={''.join(r.choices(_UP + 'abcdef0123456789', k=11))}&t={r.randint(1, 999)}"
         ),
-        lambda r: "the secret is to wait; the key is patience and 2 hours of time",
+        lambda _: "the secret is to wait; the key is patience and 2 hours of time",
     ],
 }
 """Written before the detectors, looked at after their first run."""
@@ -257,12 +263,16 @@ def labelled(seed: int, per_entity: int) -> list[Sample]:
 
 _TALK = [
     "Hi, I ordered a floor lamp last week and it has not arrived yet.", "Could you tell me when you open on Saturdays?",
-    "The blue one is out of stock, isn't it?", "I would like to return the desk because one leg is shorter than the others.",
+    "The blue one is out of stock, isn't it?",
+        "I would like to return the desk because one leg is shorter than the others.",
     "Thanks a lot for the quick answer, that solved it!", "Is the warranty also valid if I move to another country?",
-    "My order 4471-22 shows as delivered, but nobody was at home.", "The voucher from 24.11.2025 does not work any more.",
+    "My order 4471-22 shows as delivered, but nobody was at home.",
+        "The voucher from 24.11.2025 does not work any more.",
     "It says error 502 since version 2.14.3, please check.", "I paid 129.90 EUR and got only two of three parcels.",
-    "Können Sie mir sagen, ob die Lampe auch in Grün verfügbar ist?", "Die Lieferung sollte am 12.03. zwischen 10:00 und 14:00 Uhr kommen.",
-    "¿Puedo cambiar la dirección de entrega después de la compra?", "Je n'ai toujours pas reçu ma commande, c'est très décevant.",
+    "Können Sie mir sagen, ob die Lampe auch in Grün verfügbar ist?",
+        "Die Lieferung sollte am 12.03. zwischen 10:00 und 14:00 Uhr kommen.",
+    "¿Puedo cambiar la dirección de entrega después de la compra?",
+        "Je n'ai toujours pas reçu ma commande, c'est très décevant.",
     "Please note that the assembly takes about 45 minutes and needs two people – the manual doesn’t say so.",
     "We have refunded the amount; it can take up to five working days until you see it on your statement.",
     "Of course! Go to Settings, then Orders, choose the order and press Return.", "No, that is not what I asked.",

@@ -126,9 +126,7 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda r: f"reservation {''.join(r.choices(_UP + '23456789', k=6))} on {r.randint(1, 28)}/{r.randint(1, 12)}/2026",
     lambda r: f"python 3.{r.randint(8, 14)}.{r.randint(0, 9)} and CUDA 12.{r.randint(0, 9)}.{r.randint(0, 99)}",
     lambda r: f"openssl 3.0.{r.randint(0, 20)}, build {digits(r, 8, '123456789')}",
-    lambda r: (
-        f"it was {r.randint(1, 28):02d}.{r.randint(1, 12):02d}.{r.randint(2019, 2026)} {r.randint(0, 23):02d}:{r.randint(0, 59):02d}"
-    ),
+    lambda r: f"it was {r.randint(1, 28):02d}.{r.randint(1, 12):02d}.2025 {r.randint(10, 23)}:{r.randint(10, 59)}",
     lambda r: (
         f"from 2026-0{r.randint(1, 9)}-{r.randint(10, 28)} to 2026-1{r.randint(0, 2)}-{r.randint(10, 28)}, 3 nights"
     ),
@@ -150,6 +148,6 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda _: "Ask @ben at the desk; the dot on the lamp blinks at night",
     lambda r: f"Article {digits(r, 3)}.{digits(r, 3)}.{digits(r, 2)} is 45-60 cm, 10-15 kg",
     lambda r: (
-        f"seats {r.randint(1, 30)}A, {r.randint(1, 30)}B; flight LH {digits(r, 3, '123456789')} at {r.randint(10, 23)}:{r.randint(10, 59)}"
+        f"seats {r.randint(1, 30)}A, {r.randint(1, 30)}B; flight LH {r.randint(100, 999)} at {r.randint(10, 23)}:30"
     ),
 ]

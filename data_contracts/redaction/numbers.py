@@ -70,7 +70,7 @@ def scan(text: str) -> list[list[Found]]:
         start, end = match.span()
         glued = start and (text[start - 1].isalnum() or text[start - 1] == "_")
         if end - start < FEWEST_DIGITS and not glued and not (end - start == 6 and match[0].isdigit()):
-            # Most numbers of a conversation: prices, times, versions, small counts. `RSS MRA 85T10 A562S` has two digits.
+            # Most numbers of a conversation: prices, times, versions. `RSS MRA 85T10 A562S` begins with two digits.
             if end - start == 2 and text[end : end + 1].isalpha():
                 _read_lettered(text, start, letters)
             continue

@@ -43,7 +43,8 @@ class RedactionSession:
             if not hits:
                 break
             more = self._redactor.looks_again or any(_may_uncover(text, hit) for hit in hits)
-            pieces, at = [], 0
+            pieces: list[str] = []
+            at = 0
             for hit in hits:
                 pieces += (text[at : hit.start], self._placeholder(hit))
                 at = hit.end
