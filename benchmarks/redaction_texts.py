@@ -9,7 +9,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import redaction_fourth
 import redaction_ids
+import redaction_third
 import redaction_unseen
 import redaction_values
 from redaction_values import digits
@@ -30,38 +32,61 @@ class Sample:
 
 
 AROUND = {
-    "EMAIL": ["My e-mail is {}.", "write to {} please", "Contact: {}", "{}", "({})", "Send the invoice to {}, thanks!", "Bitte an {} schicken.", "mi correo es {} gracias"],
-    "PHONE": ["Call me at {} please", "My phone number is {}.", "Tel.: {}", "You can reach me on {}, after 5 pm.", "Meine Telefonnummer ist {}", "mon téléphone : {}", "mobile {}", "WhatsApp {} works too"],
-    "CARD": ["My card number is {}", "charged twice on {}.", "card: {}", "{}", "Please remove {} from my account.", "Meine Kreditkarte {} wurde belastet"],
+    "EMAIL": ["My e-mail is {}.", "write to {} please", "Contact: {}", "{}", "({})",
+        "Send the invoice to {}, thanks!", "Bitte an {} schicken.", "mi correo es {} gracias"],
+    "PHONE": ["Call me at {} please", "My phone number is {}.", "Tel.: {}", "You can reach me on {}, after 5 pm.",
+        "Meine Telefonnummer ist {}", "mon téléphone : {}", "mobile {}", "WhatsApp {} works too"],
+    "CARD": ["My card number is {}", "charged twice on {}.", "card: {}", "{}", "Please remove {} from my account.",
+        "Meine Kreditkarte {} wurde belastet"],
     "IBAN": ["IBAN {}", "Please refund to {}.", "my account is {}, thanks", "{}", "Bitte auf {} überweisen"],
     "IP": ["I connect from {}", "my IP is {}.", "host {} does not answer", "{}", "ping {} fails since noon"],
     "KEY": ["{}", "I use this one: {}", "It stopped working with {} today", "here: {} (please rotate)"],
     "CREDENTIALS": ["{}", "clone from {} fails", "we connect with {}.", "url = {}"],
-    "NATIONAL_ID": ["My {name} is {}.", "{name}: {}", "here is my {name} {}", "{} is my {name}", "You asked for the {name}. It is {}, I hope that helps."],
+    "NATIONAL_ID": ["My {name} is {}.", "{name}: {}", "here is my {name} {}", "{} is my {name}",
+        "You asked for the {name}. It is {}, I hope that helps."],
 }  # fmt: skip
 """Sentences around a value."""
 
-_OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. ", "The lamp arrived broken on 12.03.2025. ", "Order 4471 is late. "]  # fmt: skip
-_CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.", "\nVersion 2.4.1 here."]  # fmt: skip
+_OPEN = ["", "", "Hello, ", "Hi team! ", "Guten Tag, ", "Thanks for the answer. ",
+    "The lamp arrived broken on 12.03.2025. ", "Order 4471 is late. "]  # fmt: skip
+_CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", " I paid 1,299.00 EUR.",
+    "\nVersion 2.4.1 here."]  # fmt: skip
+
+
+PARTS = ("first", "second", "third", "fourth", "unseen")
+"""In the order they were written; each was looked at after its first run, but for the last."""
+_VALUES = {
+    "first": redaction_values.FIRST,
+    "second": redaction_values.SECOND,
+    "third": redaction_third.FORMATS,
+    "fourth": redaction_fourth.FORMATS,
+    "unseen": redaction_unseen.FORMATS,
+}
+_NATIONAL = {
+    "first": redaction_ids.FIRST,
+    "second": redaction_ids.SECOND,
+    "third": redaction_third.NATIONAL,
+    "fourth": redaction_fourth.NATIONAL,
+    "unseen": redaction_unseen.NATIONAL,
+}
+_AROUND = {
+    "first": AROUND,
+    "second": AROUND,
+    "third": redaction_third.AROUND,
+    "fourth": redaction_fourth.AROUND,
+    "unseen": redaction_unseen.AROUND,
+}
 
 
 def _planted(rng: random.Random, entity: str, part: str) -> Sample:
-    """A text with one value; `part` is `first`, `second` or `unseen`."""
-    around = redaction_unseen.AROUND if part == "unseen" else AROUND
-    frame = rng.choice(around[entity])
+    """A text with one value of the formats of that part."""
+    frame = rng.choice(_AROUND[part][entity])
     if entity == "NATIONAL_ID":
-        called_by = {"first": redaction_ids.FIRST, "second": redaction_ids.SECOND, "unseen": redaction_unseen.NATIONAL}
-        table = called_by[part]
-        name = rng.choice(sorted(table))
-        called, value = table[name](rng)
+        name = rng.choice(sorted(_NATIONAL[part]))
+        called, value = _NATIONAL[part][name](rng)
         frame = frame.replace("{name}", called)
     else:
-        tables = {
-            "first": redaction_values.FIRST,
-            "second": redaction_values.SECOND,
-            "unseen": redaction_unseen.FORMATS,
-        }
-        name, make = redaction_values.pick(rng, tables[part], entity)
+        name, make = redaction_values.pick(rng, _VALUES[part], entity)
         value = make(rng)
     if "\x02" not in value:
         value = f"\x02{value}\x03"
@@ -150,14 +175,14 @@ NEGATIVES: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: f"ratio {r.randint(1, 9)}:{r.randint(1, 9)}:{r.randint(1, 9)}, {r.randint(1, 99)}/100",
     ],
     "words": [
-        lambda r: "I forgot my password: how can I reset it?",
-        lambda r: "see std::vector and https://docs.example.com/help/returns-and-refunds-for-large-orders-in-2024",
+        lambda _: "I forgot my password: how can I reset it?",
+        lambda _: "see std::vector and https://docs.example.com/help/returns-and-refunds-for-large-orders-in-2024",
         lambda r: f"the token limit is {r.randint(1000, 200000)} tokens per request",
-        lambda r: "Path /usr/lib/python3/dist-packages/numpy/core is missing, @anna please look",
+        lambda _: "Path /usr/lib/python3/dist-packages/numpy/core is missing, @anna please look",
         lambda r: (
             f"Room {r.randint(100, 999)}, floor {r.randint(1, 40)}, seats {r.randint(1, 9)}A-{r.randint(10, 20)}F"
         ),
-        lambda r: "clone git@github.com:example/shop.git first",
+        lambda _: "clone git@github.com:example/shop.git first",
     ],
 }
 """Developed against."""
@@ -173,7 +198,7 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: f"requires numpy>={r.randint(1, 2)}.{r.randint(0, 9)}.{r.randint(0, 9)}, ffmpeg release 6.1.1.2",
     ],
     "date": [
-        lambda r: "{0}-{1:02d}-{2:02d}T{3}.{4}Z".format(*_day(r), _clock(r), digits(r, 6)),
+        lambda r: "{}-{:02d}-{:02d}T{}.{}Z".format(*_day(r), _clock(r), digits(r, 6)),
         lambda r: f"from {_date(r)} until {_date(r)}",
     ],
     "price": [
@@ -195,11 +220,11 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
         lambda r: f"{r.random():.16f} +/- 0.00{digits(r, 10)}",
     ],
     "words": [
-        lambda r: "MAC aa:bb:cc:dd:ee:ff, model WH-1000XM4, socket AM5",
+        lambda _: "MAC aa:bb:cc:dd:ee:ff, model WH-1000XM4, socket AM5",
         lambda r: (
-            f"https://www.example.com/watch?v={''.join(r.choices(_UP + 'abcdef0123456789', k=11))}&t={r.randint(1, 999)}"
+            f"https://example.com/watch?v={''.join(r.choices(_UP + 'abcdef0123456789', k=11))}&t={r.randint(1, 999)}"
         ),
-        lambda r: "the secret is to wait; the key is patience and 2 hours of time",
+        lambda _: "the secret is to wait; the key is patience and 2 hours of time",
     ],
 }
 """Written before the detectors, looked at after their first run."""
@@ -207,18 +232,22 @@ NEGATIVES_SECOND: dict[str, list[Callable[[random.Random], str]]] = {
 _FRAMES = ["{}", "Hello, {}.", "What about {}?", "{} and nothing else", "I still wait: {}, thanks", "(see {})"]
 
 
+_MORE_NEGATIVES = {
+    "third": redaction_third.NEGATIVES,
+    "fourth": redaction_fourth.NEGATIVES,
+    "unseen": redaction_unseen.NEGATIVES,
+}
+
+
 def _negative(rng: random.Random, part: str) -> Sample:
-    if part == "unseen":
-        kind, make = "unseen", rng.choice(redaction_unseen.NEGATIVES)
+    if part in _MORE_NEGATIVES:
+        kind, make = part, rng.choice(_MORE_NEGATIVES[part])
     else:
         table = NEGATIVES if part == "first" else NEGATIVES_SECOND
         kind = rng.choice(sorted(table))
         make = rng.choice(table[kind])
     text = rng.choice(_OPEN) + rng.choice(_FRAMES).format(make(rng)) + rng.choice(_CLOSE)
     return Sample(text, format=kind, part=part)
-
-
-PARTS = ("first", "second", "unseen")
 
 
 def labelled(seed: int, per_entity: int) -> list[Sample]:
@@ -234,12 +263,16 @@ def labelled(seed: int, per_entity: int) -> list[Sample]:
 
 _TALK = [
     "Hi, I ordered a floor lamp last week and it has not arrived yet.", "Could you tell me when you open on Saturdays?",
-    "The blue one is out of stock, isn't it?", "I would like to return the desk because one leg is shorter than the others.",
+    "The blue one is out of stock, isn't it?",
+        "I would like to return the desk because one leg is shorter than the others.",
     "Thanks a lot for the quick answer, that solved it!", "Is the warranty also valid if I move to another country?",
-    "My order 4471-22 shows as delivered, but nobody was at home.", "The voucher from 24.11.2025 does not work any more.",
+    "My order 4471-22 shows as delivered, but nobody was at home.",
+        "The voucher from 24.11.2025 does not work any more.",
     "It says error 502 since version 2.14.3, please check.", "I paid 129.90 EUR and got only two of three parcels.",
-    "Können Sie mir sagen, ob die Lampe auch in Grün verfügbar ist?", "Die Lieferung sollte am 12.03. zwischen 10:00 und 14:00 Uhr kommen.",
-    "¿Puedo cambiar la dirección de entrega después de la compra?", "Je n'ai toujours pas reçu ma commande, c'est très décevant.",
+    "Können Sie mir sagen, ob die Lampe auch in Grün verfügbar ist?",
+        "Die Lieferung sollte am 12.03. zwischen 10:00 und 14:00 Uhr kommen.",
+    "¿Puedo cambiar la dirección de entrega después de la compra?",
+        "Je n'ai toujours pas reçu ma commande, c'est très décevant.",
     "Please note that the assembly takes about 45 minutes and needs two people – the manual doesn’t say so.",
     "We have refunded the amount; it can take up to five working days until you see it on your statement.",
     "Of course! Go to Settings, then Orders, choose the order and press Return.", "No, that is not what I asked.",

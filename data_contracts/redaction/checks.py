@@ -1,4 +1,4 @@
-"""Check digits: Luhn, ISO 7064, Verhoeff, weighted sums. Arguments are strings of ASCII digits unless said otherwise."""
+"""Check digits: Luhn, ISO 7064, Verhoeff, weighted sums. Arguments are strings of ASCII digits."""
 
 from __future__ import annotations
 

@@ -8,23 +8,26 @@ BEFORE, AFTER = 48, 40
 """Characters that are read on each side. A placeholder ends them, so that redacting twice sees no more than once."""
 
 _TOKEN = re.compile(r"[^\W\d_]+|#")
-_EXACT = {
-    word: kind
-    for kind, words in {
-        "card": "card cards visa mastercard amex maestro credit debit karte carte tarjeta cartão cartao carta pan",
-        "id": "ssn nino nhs idnr tin tfn dni nif cpr hetu bsn sofi pesel contribuinte cpf fiscale aadhaar aadhar uidai avs "
-        "kimlik curp cnp egn oib amka isikukood passport identidad cédula cedula insee burgerservicenummer nric pps steuernummer",
-        "phone": "phone telephone mobile cell cellphone cellular tel fax hotline whatsapp telegram viber sms call calling ring "
-        "dial téléphone tél portable joindre teléfono telefone telefono móvil movil celular ligue ligar cellulare rufnummer "
-        "anrufen rückruf komórka mobiel phones",
-        "other": "order orders invoice invoices ticket tickets tracking track parcel parcels package packages shipment case sku "
-        "ean isbn gtin upc serial item items article articles product products customer customers commande facture colis "
-        "pedido factura ordine fattura timestamp version versions build usps ups dhl fedex rma po ref reference transaction "
-        "total sum revenue cost costs price point points amount quantity page line lines error code port room bytes ms imei "
-        "part lot batch reservation booking # sprint model",
-    }.items()
-    for word in words.split()
+_WORDS = {
+    "card": """
+        card cards visa mastercard amex maestro credit debit karte carte tarjeta cartão cartao carta pan""",
+    "id": """
+        ssn nino nhs idnr tin tfn dni nif cpr hetu bsn sofi pesel contribuinte cpf fiscale aadhaar aadhar uidai avs
+        kimlik curp cnp egn oib amka isikukood passport identidad cédula cedula insee burgerservicenummer nric pps
+        steuernummer""",
+    "phone": """
+        phone phones telephone mobile cell cellphone cellular tel fax hotline whatsapp telegram viber sms call calling
+        ring dial téléphone tél portable joindre teléfono telefone telefono móvil movil celular ligue ligar cellulare
+        rufnummer anrufen rückruf komórka mobiel""",
+    "other": """
+        order orders invoice invoices ticket tickets tracking track parcel parcels package packages shipment case sku
+        ean isbn gtin upc serial item items article articles product products customer customers commande facture colis
+        pedido factura ordine fattura timestamp version versions build usps ups dhl fedex rma po ref reference
+        transaction total sum revenue cost costs price point points amount quantity page line lines error code port room
+        bytes ms imei part lot batch reservation booking # sprint model policy contract police vertrag vertragsnummer
+        referenz barcode""",
 }
+_EXACT = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 _CAPITALS = {"SIN", "NIE", "NIR", "RUT", "TC", "CF", "AHV", "NI"}
 """Names of national numbers that are other words in small letters."""
 _STEMS = {
@@ -34,21 +37,25 @@ _STEMS = {
     "perso": "", "fødse": "id", "fodse": "id", "henki": "id", "samor": "id",
 }  # fmt: skip
 _LONG_STEMS = {"personnummer": "id", "personalnummer": "id", "personnr": "id"}
-_NUMBER = {"number", "no", "nr", "code", "card", "id"}
-_PAIRS = {
-    ("social", "security"): "id", ("social", "insurance"): "id", ("national", "insurance"): "id", ("national", "id"): "id",
-    ("national", "identity"): "id", ("national", "identification"): "id", ("tax", "id"): "id", ("tax", "file"): "id",
-    ("tax", "payer"): "id", ("tax", "identification"): "id", ("sécurité", "sociale"): "id", ("securite", "sociale"): "id",
-    ("numéro", "national"): "id", ("numero", "national"): "id", ("registre", "national"): "id", ("rodné", "číslo"): "id",
-    ("de", "sécu"): "id", ("citizen", "service"): "id", ("text", "me"): "phone", ("reach", "me"): "phone",
-    ("reach", "us"): "phone", ("contact", "me"): "phone", ("contact", "number"): "phone", ("my", "number"): "phone",
-    ("bel", "me"): "phone", ("master", "card"): "card", ("american", "express"): "card",
-    **{(word, number): "id" for word in ("identity", "identification", "id", "personal", "tax", "ni", "birth") for number in _NUMBER},
-}  # fmt: skip
+_PHRASES = {
+    "card": "master card, american express",
+    "id": """social security, social insurance, national insurance, national id, national identity,
+        national identification, tax id, tax file, tax payer, tax identification, sécurité sociale, securite sociale,
+        numéro national, numero national, registre national, rodné číslo, de sécu, assurance sociale""",
+    "phone": "text me, reach me, reach us, contact me, contact number, my number, bel me",
+}
+_PAIRS: dict[tuple[str, ...], str] = {
+    **{tuple(pair.split()): kind for kind, pairs in _PHRASES.items() for pair in pairs.split(",")},
+    **{
+        (word, number): "id"
+        for word in ("identity", "identification", "id", "personal", "tax", "ni", "birth")
+        for number in ("number", "no", "nr", "code", "card", "id")
+    },
+}
 _SIGNS = {
-    "身份证": "id", "身分證": "id", "マイナンバー": "id", "주민등록": "id", "आधार": "id", "телефон": "phone", "电话": "phone",
-    "電話": "phone", "手机": "phone", "फ़ोन": "phone", "هاتف": "phone",
-}  # fmt: skip
+    **dict.fromkeys(("身份证", "身分證", "マイナンバー", "주민등록", "आधार"), "id"),
+    **dict.fromkeys(("телефон", "电话", "電話", "手机", "फ़ोन", "هاتف"), "phone"),
+}
 """Words of scripts that are not cut into words by spaces, or are inflected."""
 
 

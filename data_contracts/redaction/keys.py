@@ -12,7 +12,8 @@ LONG = 16
 """Shortest word that is looked at for a token nobody named."""
 
 _PEM = re.compile(
-    r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s:,\-]{0,8192}?-----END [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
+    r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s:,\-]{0,8192}?"
+    r"-----END [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
     r"|-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s]{0,8192}"
 )
 _WORD = re.compile(r"\S{16,}")
@@ -40,8 +41,10 @@ _PREFIXED = re.compile(
     r")"
 )
 _NAMED = re.compile(
-    r"(?:(?<![a-z])(?:api[_ \-]?key|access[_ \-]?key(?:[_ \-]?id)?|(?:client|app|shared|consumer)?[_ \-]?secret(?:[_ \-]?key)?|"
-    r"private[_ \-]?key|account[_ \-]?key|auth[_ \-]?key|encryption[_ \-]?key|password|passwd|passphrase|passcode|passwort|"
+    r"(?:(?<![a-z])(?:api[_ \-]?key|access[_ \-]?key(?:[_ \-]?id)?|"
+    r"(?:client|app|shared|consumer)?[_ \-]?secret(?:[_ \-]?key)?|"
+    r"private[_ \-]?key|account[_ \-]?key|auth[_ \-]?key|encryption[_ \-]?key|"
+    r"password|passwd|passphrase|passcode|passwort|"
     r"kennwort|wachtwoord|contraseña|contrasena|senha|mot de passe|pwd|"
     r"(?:auth|access|refresh|session|id|bot)?[_ \-]?token|x-amz-signature|sig(?:nature)?)"
     r"[\"']?[ ]{0,2}(?:[:=]{1,2}>?|\b(?:is|ist|es|est|é|lautet)\b)[ ]{0,2}"
@@ -105,6 +108,7 @@ def may_be_named(low: bytes) -> bool:
         or b"secret" in low
         or b"bearer" in low
         or b"wort" in low
+        or b"woord" in low
         or b"contrase" in low
         or b"senha" in low
         or b"pwd" in low

@@ -156,7 +156,7 @@ def ee_lt(d: str) -> bool:
     rest = weighted(d[:10], (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)) % 11
     if rest == 10:
         rest = weighted(d[:10], (3, 4, 5, 6, 7, 8, 9, 1, 2, 3)) % 11 % 10
-    return d[0] in "123456" and is_day(int(d[3:5]), int(d[5:7])) and rest == int(d[10])
+    return d[0] in "12345678" and is_day(int(d[3:5]), int(d[5:7])) and rest == int(d[10])
 
 
 def gr_amka(d: str) -> bool:
@@ -316,10 +316,11 @@ def ie_pps(v: str) -> bool:
 _L = "0-9LMNPQRSTUV"
 LETTERED = re.compile(
     r"(?:"
-    rf"(?P<it>[A-Z]{{6}}[{_L}]{{2}}[ABCDEHLMPRST][{_L}]{{2}}[A-Z][{_L}]{{3}}[A-Z])"
+    rf"(?P<it>[A-Z]{{3}}[ ]?[A-Z]{{3}}[ ]?[{_L}]{{2}}[ABCDEHLMPRST][{_L}]{{2}}[ ]?[A-Z][{_L}]{{3}}[A-Z])"
     r"|(?P<mx>[A-Z][AEIOUX][A-Z]{2}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d)"
     r"|(?P<uk>[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ ]?\d\d[ ]?\d\d[ ]?\d\d[ ]?[A-D])"
     r"|(?P<es>(?:\d{8}|\d\d?\.\d{3}\.\d{3}|[XYZ][ \-]?\d{7})[ \-]?[A-HJ-NP-TV-Z])"
+    r"|(?P<se>\d{6}\+\d{4})"
     r"|(?P<fi>\d{6}[\-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y])"
     r"|(?P<sg>[STFGM]\d{7}[A-Z])"
     r"|(?P<tw>[A-Z][1289]\d{8})"
@@ -341,6 +342,7 @@ LETTER_CHECKS: dict[str, tuple[Check, bool]] = {
     "mx": (mx_curp, True),
     "uk": (uk_nino, True),
     "es": (es_dni, True),
+    "se": (se_pnr, True),
     "fi": (fi_hetu, True),
     "sg": (sg_nric, True),
     "tw": (tw_id, False),

@@ -1,7 +1,7 @@
 """Names and addresses: no pattern finds them, a language model does.
 
-`PresidioNer` uses Presidio with a spaCy model that is installed; it never downloads one. `KnownNames` finds names it was
-given: a list of one's own people, and the double for tests.
+`PresidioNer` uses Presidio with a spaCy model that is installed; it never downloads one. `KnownNames` finds names it
+was given: a list of one's own people, and the double for tests.
 """
 
 from __future__ import annotations

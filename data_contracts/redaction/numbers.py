@@ -18,6 +18,7 @@ from data_contracts.redaction.phones import EXTENSION, called, international, na
 FEWEST_DIGITS = 7
 _RUN = re.compile(r"[0-9]+(?:[ .\-/()\t]{1,3}[0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
+_DATE = re.compile(r"(?:[0-3]?[0-9]([./\-])[0-3]?[0-9]\1|(?:19|20)[0-9]{2}([./\-])[01]?[0-9]\2)(?:(?:19|20)?[0-9]{2})")
 _MOST_GROUPS = 8
 _GAPS = frozenset(
     (
@@ -53,6 +54,8 @@ _UNIT = re.compile(
 )
 _MONEY = re.compile(r"(?:[€$£¥₹]|(?:eur|usd|gbp|chf)[ ]?|\d,)$", re.I)
 
+_NATIONAL_SHAPES = frozenset((*SURE, *LIKELY, *NAMED))
+
 _Group = tuple[int, int]
 """Where a group of digits starts and ends in the text."""
 
@@ -67,7 +70,12 @@ def scan(text: str) -> list[list[Found]]:
         start, end = match.span()
         glued = start and (text[start - 1].isalnum() or text[start - 1] == "_")
         if end - start < FEWEST_DIGITS and not glued and not (end - start == 6 and match[0].isdigit()):
-            continue  # most numbers of a conversation: prices, times, versions, small counts
+            # Most numbers of a conversation: prices, times, versions. `RSS MRA 85T10 A562S` begins with two digits.
+            if end - start == 2 and text[end : end + 1].isalpha():
+                _read_lettered(text, start, letters)
+            continue
+        if _DATE.fullmatch(match[0]) and not glued:
+            continue
         _read_groups(
             text, [(start + a, start + b) for a, b in map(_span, _GROUP.finditer(match[0]))], numbers, addresses
         )
@@ -133,6 +141,11 @@ def _read_lettered(text: str, start: int, letters: list[Found]) -> None:
             first -= 1
         if not (first and (text[first - 1].isalnum() or text[first - 1] == "_")) and _lettered(text, first, letters):
             return
+        if start >= 8 and text[start + 2 : start + 3].isalpha():
+            # "RSS MRA 85T10 A562S", "RSSMRA 85T10 A562S"
+            for first in (start - 8, start - 7):
+                if not text[first - 1 : first].isalnum() and _lettered(text, first, letters):
+                    return
     if not (letters and letters[-1].end > start):
         _lettered(text, start, letters)
 
@@ -259,8 +272,10 @@ class _Run:
         return "PHONE" if len(digits) <= 12 and self._is_phone(lens) else ""
 
     def _is_national(self, lens: tuple[int, ...], digits: str) -> bool:
+        if lens not in _NATIONAL_SHAPES:
+            return False
         alone = _right(SURE.get(lens, ()), digits) or _right(LIKELY.get(lens, ()), digits)
-        if not alone and not _right(NAMED.get(lens, ()), digits):
+        if not alone and (not _right(NAMED.get(lens, ()), digits) or self._goes_on(lens)):
             return False
         # What is called an order or a telephone number is one: a check is right by chance now and then.
         named = "id" in self.around[1]
@@ -275,32 +290,39 @@ class _Run:
         in_fours = lens[0] == 4 and set(lens[1:-1]) <= {4, 6} and lens[-1] <= 5
         return sure and (len(lens) == 1 or in_fours or lens == (8, 8)) and not self._is_part_of_fours(lens)
 
+    def _goes_on(self, lens: tuple[int, ...]) -> bool:
+        """True if the groups before or behind are set off like these: then these are a part of something longer."""
+        gaps = {self._gap(self.place + n) for n in range(len(lens) - 1)}
+        last = self.place + len(lens) - 1
+        ahead = self.place > 0 and self._gap(self.place - 1) in gaps
+        return ahead or (last + 1 < len(self.groups) and self._gap(last) in gaps | {"-"})
+
     def _is_part_of_fours(self, lens: tuple[int, ...]) -> bool:
         """True in a longer number in groups of four (a parcel's)."""
         if lens[0] != 4 or len(lens) < 4:
             return False
-        gap, last = self._gap(self.place), self.place + len(lens) - 1
-        ahead = self.place and _size(self.groups[self.place - 1]) == 4 and self._gap(self.place - 1) == gap
-        more = last + 1 < len(self.groups) and _size(self.groups[last + 1]) == 4 and self._gap(last) == gap
-        return bool(ahead or more)
+        last = self.place + len(lens) - 1
+        neighbours = [n for n in (self.place - 1, last + 1) if 0 <= n < len(self.groups)]
+        return self._goes_on(lens) and any(_size(self.groups[n]) == 4 for n in neighbours)
 
     def _is_phone(self, lens: tuple[int, ...]) -> bool:
+        first = self.parts[0]
+        second = self.parts[1] if len(lens) > 1 else ""
+        opened = self.text[self.start - 1 : self.start] == "(" and len(lens) > 1 and ")" in self._gap(self.place)
+        alone = national(lens, first, second, paren=opened)
+        if not alone and not called(lens, first):
+            return False
         before = self.text[max(0, self.start - 5) : self.start]
         last = self.groups[self.place + len(lens) - 1][1]
         if before.endswith((".", "-", "/", ",")) and before[-2:-1].isalnum():
             return False
-        gaps = [self._gap(self.place + n) for n in range(len(lens) - 1)]
-        if len(gaps) == 1 and gaps[0] == "." and lens[0] < 3:
+        if len(lens) == 2 and lens[0] < 3 and self._gap(self.place) == ".":
             return False  # a decimal number
         if self.text[last : last + 1].isalpha() or self.text[last : last + 1] == "_":
             return False
-        paren = before.endswith("(") and bool(gaps) and ")" in gaps[0]
-        second = self.parts[1] if len(lens) > 1 else ""
-        if national(lens, self.parts[0], second, paren=paren):
+        if alone:
             return self.around[0] not in ("other", "id", "card")
-        if not called(lens, self.parts[0]) or _UNIT.match(self.text, last) or _MONEY.search(before):
-            return False
-        return self.around[0] == "phone"
+        return self.around[0] == "phone" and not _UNIT.match(self.text, last) and not _MONEY.search(before)
 
     def _found(self, count: int, entity: str, digits: str) -> Found:
         start, end = self.start, self.groups[self.place + count - 1][1]

@@ -43,7 +43,8 @@ class RedactionSession:
             if not hits:
                 break
             more = self._redactor.looks_again or any(_may_uncover(text, hit) for hit in hits)
-            pieces, at = [], 0
+            pieces: list[str] = []
+            at = 0
             for hit in hits:
                 pieces += (text[at : hit.start], self._placeholder(hit))
                 at = hit.end
@@ -153,18 +154,21 @@ class Redactor:
 
 
 _QUIET = frozenset(" \n\t.,;:!?()\"'")
-_LOUD = re.compile(r"[\d@\uff20\ufe6b]")
+_DIGIT = re.compile(r"\d")
 
 
 def _may_uncover(text: str, hit: Found) -> bool:
-    """True if a value could begin or end where this one is taken out: it touches something, or numbers are near.
+    """True if a value could begin or end where this one is taken out.
 
-    Every detector that reads across a space needs a digit or an @ there, and none reads words further away than this.
+    That takes something that touches it, a digit so near that both were read as one run, or behind it a number that a
+    word before it had called an order: a placeholder ends what is read of the words around a number.
     """
-    before, after = text[max(0, hit.start - 64) : hit.start], text[hit.end : hit.end + 64]
+    before, after = text[max(0, hit.start - 4) : hit.start], text[hit.end : hit.end + 64]
     if (before and before[-1] not in _QUIET) or (after and after[0] not in _QUIET):
         return True
-    return _LOUD.search(before) is not None or _LOUD.search(after) is not None
+    if not before.isascii() or _DIGIT.search(before) or _DIGIT.search(after[:4]):
+        return True
+    return len(_DIGIT.findall(after)) >= 6
 
 
 def _content(message: Any) -> str:

@@ -211,7 +211,10 @@ def test_planted_values_are_found() -> None:
 @pytest.mark.parametrize(
     "piece",
     ["1 ", "a@", "a.b.", "eyJ", "1.2.3.4.", "::1", "password is ", "-----BEGIN PRIVATE KEY-----", "+1", "0", "DE89",
-     "://a:", "A1b2-", "x", "a'", "(0", "<EMAIL_1>", "a\u200b", "\uff20a.", "1/", "0171/23 "],
+     "://a:", "A1b2-", "x", "a'", "(0", "<EMAIL_1>", "a\u200b", "\uff20a.", "1/", "0171/23 ", "a (at) ",
+     "a at b dot ", "4111 ", "12 34 56 ", "AB 12 34 56 ", "X-1", "password: a1b2c3 ", "\u0660", "00 ", "+1 2 3 ",
+     "1-1-1-1-", "order 1234567 ", "call 612345678 ", "a@b.co ", "1.1.1.1 ", "e\u0301", "sk-a1", "http://a:b@",
+     "\u2460", "AA00", "token=", "\u06f1\u06f2 ", "\u200d\u2764", "1234567 phone ", "12345678Z"],
 )  # fmt: skip
 def test_time_is_linear_in_the_length(piece: str) -> None:
     text = (piece * 60_000)[:60_000]
