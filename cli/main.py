@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.contracts_app import contract_app
+
 if TYPE_CHECKING:
     from configs.schema import Config
     from flows.context import Context
@@ -26,6 +28,7 @@ rollout_app = typer.Typer(help="Show the canary and overrule it.", no_args_is_he
 feedback_app = typer.Typer(help="Bring feedback in and out.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(contract_app, name="contract")
 
 Profile = Annotated[str, typer.Option("--profile", "-p", help="A shipped profile's name or a YAML file.")]
 StateOption = Annotated[str | None, typer.Option("--state", help="State directory; wins over the profile's.")]

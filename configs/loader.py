@@ -148,7 +148,10 @@ def load_config(name_or_path: str = "default", overrides: Mapping[str, Any] | No
 def _with_absolute_files(config: Config, folder: Path) -> Config:
     """Contract, prompts and suites by absolute path, so that a resolved profile means the same everywhere."""
     found = {
-        "ingest": {"contract": str(resource_path(config.ingest.contract, folder))},
+        "ingest": {
+            "contract": None,
+            "contracts": {k: str(resource_path(p, folder)) for k, p in config.ingest.by_kind().items()},
+        },
         "replay": {"prompts": str(resource_path(config.replay.prompts, folder))},
         "evaluation": {"anchors": tuple(str(resource_path(a, folder)) for a in config.evaluation.anchors)},
     }

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOCK = threading.Lock()
-_INDEX = "_row"
+_RESULT = {
+    "result_format": "COMPLETE",
+    "exclude_unexpected_values": True,
+    "return_unexpected_index_query": False,
+    "partial_unexpected_count": 0,
+}
 TEXT_ENCODING = "text_encoding"
 JUDGED_AT_ONCE = 25_000
 """Suspect rows gathered before Great Expectations judges them."""
@@ -86,11 +91,10 @@ class Judge:
     def broken(self, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
         """Rule name -> places of the rows that break it, ascending."""
         frame = table.to_pandas()
-        frame[_INDEX] = places
-        result = self._definition.run(
-            batch_parameters={"dataframe": frame},
-            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_INDEX]},
-        )
+        # Places as the frame's own index: a list of numbers. With a column of ids Great Expectations copies and
+        # serialises a mapping, its value included, for every broken row several times over.
+        frame.index = places
+        result = self._definition.run(batch_parameters={"dataframe": frame}, result_format=_RESULT)
         found = {str(one.expectation_config.meta["rule"]): _places(one) for one in result.results}
         return {name: found[names[0]] for names in self._same.values() for name in names}
 
@@ -101,7 +105,7 @@ def _places(result: Any) -> np.ndarray:
     if "unexpected_index_list" not in found:
         raise ContractError("a rule could not be run", where=rule, found=str(result.exception_info)[:300])
     listed = found["unexpected_index_list"] or []
-    places = np.fromiter((entry[_INDEX] for entry in listed), dtype=np.int64, count=len(listed))
+    places = np.array(listed, dtype=np.int64)
     if len(places) != found["unexpected_count"]:
         raise ContractError(
             "Great Expectations names fewer rows than it counts",

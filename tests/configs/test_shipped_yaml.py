@@ -32,7 +32,7 @@ def test_no_yaml_is_left_out() -> None:
 def test_a_profile_loads_as_a_config_under_its_own_name(name: str) -> None:
     config = load_config(name)
     assert config.profile == name
-    for relative in (config.ingest.contract, config.replay.prompts, *config.evaluation.anchors):
+    for relative in (*config.ingest.by_kind().values(), config.replay.prompts, *config.evaluation.anchors):
         assert resource_path(relative).stat().st_size > 0
 
 
