@@ -65,8 +65,8 @@ def show(file: File, as_json: AsJson = False) -> None:
     print_table(value, rows, as_json=as_json, title=f"{contract.name} ({contract.digest[:12]})")
 
 
-@contract_app.command()
-def test(
+@contract_app.command("test")
+def try_rows(
     file: File,
     rows: Annotated[Path, typer.Argument(help="JSON Lines or Parquet: one row an object, columns by their names.")],
     as_json: AsJson = False,
@@ -104,17 +104,19 @@ def try_contract(file: Path, rows: Path) -> dict[str, Any]:
     given = RowsFile(rows, contract)
     verdict = validate_table(given.batches(), contract)
     severity = {rule.name: rule.severity for rule in contract.rules}
-    counts = {name: len(places) for name, places in verdict.broken.items() if len(places)}
+    # Of a row that cannot be read the rules saw nulls only.
+    judged = {
+        name: [p for p in places.tolist() if p not in given.unreadable] for name, places in verdict.broken.items()
+    }
+    counts = {name: len(places) for name, places in judged.items() if places}
     if given.unreadable:
         counts = {"unreadable": len(given.unreadable), **counts}
     broken: dict[int, list[str]] = {place: [f"unreadable ({why})"] for place, why in given.unreadable.items()}
-    for name, places in verdict.broken.items():
+    for name, places in judged.items():
         if severity.get(name) != "warning":
             for place in places:
-                # Of a row that cannot be read the rules saw nulls only.
-                if int(place) not in given.unreadable:
-                    broken.setdefault(int(place), []).append(name)
-    batch = [f"batch_{name}" for name in verdict.critical]
+                broken.setdefault(place, []).append(name)
+    batch = [f"batch_{name}" for name, places in judged.items() if places and severity.get(name) == "critical"]
     refused = range(verdict.rows) if batch else sorted(broken)
     return {
         "contract": contract.name,

@@ -37,8 +37,8 @@ def plan_retrain(context: Context) -> dict[str, Any]:
 
     The contract and the curation run for real on the rows of the store; tokens are estimated at four characters each.
     """
-    from data_contracts.curation import curate, incident_rows
     from data_contracts.contract_kinds import judge_incidents, judge_kinds, together
+    from data_contracts.curation import curate, incident_rows
     from flows.suites import evaluation_prompts, open_incidents
     from store import feedback, quarantine
     from training.plan import estimate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -179,8 +180,6 @@ def _derived(found: Mapping[str, Any]) -> dict[str, Any]:
         row.setdefault("paraphrase_count", len(said))
     moment = row.get("created_at")
     if isinstance(moment, str):
-        try:
+        with contextlib.suppress(ValueError):  # it stays text, and is named as such
             row["created_at"] = datetime.fromisoformat(moment)
-        except ValueError:
-            pass  # it stays text, and is named as such
     return row

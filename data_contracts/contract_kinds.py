@@ -59,7 +59,7 @@ def _without_contract(kind: str, rows: Sequence[LabelledRow], released: Set[str]
 
 
 def judge_kinds(
-    rows: Sequence[LabelledRow], contracts: Mapping[str, Path], *, released: Set[str] = frozenset()
+    rows: Sequence[LabelledRow], contracts: Mapping[Any, Path], *, released: Set[str] = frozenset()
 ) -> list[KindVerdict]:
     """Hold every row against the contract of its kind; rows of a kind that has none are quarantined.
 

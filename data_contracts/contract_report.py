@@ -128,10 +128,11 @@ PAGE = """<!doctype html>
 <style>
 :root { --bg: #fff; --fg: #1d2330; --dim: #667085; --line: #e3e6ec; --good: #1a7f4b; --held: #b54708; --bar: #f0b27a; }
 @media (prefers-color-scheme: dark) {
-  :root { --bg: #14171d; --fg: #e6e8ec; --dim: #98a1b2; --line: #2c323d; --good: #4cc38a; --held: #f5a35c; --bar: #8a5a2b; }
+  :root { --bg: #14171d; --fg: #e6e8ec; --dim: #98a1b2; --line: #2c323d; --good: #4cc38a; --held: #f5a35c;
+    --bar: #8a5a2b; }
 }
-body { font: 15px/1.5 system-ui, sans-serif; background: var(--bg); color: var(--fg); margin: 2rem auto; max-width: 62rem;
-  padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; background: var(--bg); color: var(--fg); margin: 2rem auto;
+  max-width: 62rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h1.good { color: var(--good); } h1.held { color: var(--held); }
 .dim { color: var(--dim); } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -162,7 +163,9 @@ details { margin: .2rem 0; }
 {% endif %}
 </td><td>{{ rule.severity }}</td><td class="n">{{ "{:,}".format(rule.count) }}</td>
 <td class="n">{{ "%.2f" | format(rule.share) }} %</td>
-<td style="width: 8rem">{% if rule.count %}<div class="bar" style="width: {{ "%.1f" | format(rule.share) }}%"></div>{% endif %}</td></tr>
+<td style="width: 8rem">
+{% if rule.count %}<div class="bar" style="width: {{ "%.1f" | format(rule.share) }}%"></div>{% endif %}
+</td></tr>
 {% endfor %}
 </table>
 {% endfor %}
