@@ -212,24 +212,24 @@ def play(role: str, path: Path, out: Path, seed: int) -> None:
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     found = ROLES[role](path, seed)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     np.savez(out, **found)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak}))
 
 
-def run(role: str, path: Path, folder: Path, seed: int) -> tuple[float, float, dict[str, np.ndarray]]:
-    """One side in a process of its own: seconds, peak memory in MB, verdict."""
+def run(role: str, path: Path, folder: Path, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """One side in a process of its own: its facts (seconds, cpu_seconds, peak_mb) and its verdict."""
     out = folder / f"{role}.npz"
     command = [sys.executable, __file__, "--role", role, "--data", str(path), "--out", str(out), "--seed", str(seed)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     facts = json.loads(done.stdout.splitlines()[-1])
     with np.load(out) as found:
         verdict = {name: found[name].astype(np.int64) for name in found.files}
-    say(f"{role}: {facts['seconds']:.1f} s, {facts['peak_mb']:.0f} MB")
-    return facts["seconds"], facts["peak_mb"], verdict
+    say(f"{role}: {facts['seconds']:.1f} s, {facts['cpu_seconds']:.1f} s of CPU, {facts['peak_mb']:.0f} MB")
+    return facts, verdict
 
 
 def measure(rows: int, seed: int, repeats: int) -> dict[str, Any]:
@@ -248,22 +248,27 @@ def measure(rows: int, seed: int, repeats: int) -> dict[str, Any]:
                 runs[role].append(run(role, path, folder, seed))
     same = all(
         np.array_equal(mine[rule], theirs[rule])
-        for (_, _, mine), (_, _, theirs) in zip(runs["ours"], runs["plain"], strict=True)
+        for (_, mine), (_, theirs) in zip(runs["ours"], runs["plain"], strict=True)
         for rule in RULES
     )
-    truth = runs["plain"][0][2]
-    seconds = {role: statistics.median(run[0] for run in runs[role]) for role in ROLES}
+    truth = runs["plain"][0][1]
+    seconds = {role: statistics.median(facts["seconds"] for facts, _ in runs[role]) for role in ROLES}
+    cpu = {role: statistics.median(facts["cpu_seconds"] for facts, _ in runs[role]) for role in ROLES}
     return {
         "rows": rows,
         "rules": len(RULES),
         "verdicts_identical": same,
         "speedup_vs_gx": round(seconds["plain"] / seconds["ours"], 2),
         "speedup_vs_gx_lean": round(seconds["lean"] / seconds["ours"], 2),
-        "peak_mb": round(max(run[1] for run in runs["ours"])),
-        "peak_mb_gx": round(max(run[1] for run in runs["plain"])),
+        "peak_mb": round(max(facts["peak_mb"] for facts, _ in runs["ours"])),
+        "peak_mb_gx": round(max(facts["peak_mb"] for facts, _ in runs["plain"])),
+        "cpu_speedup_vs_gx": round(cpu["plain"] / cpu["ours"], 2),
         "seconds": round(seconds["ours"], 2),
         "seconds_gx": round(seconds["plain"], 2),
         "seconds_gx_lean": round(seconds["lean"], 2),
+        "cpu_seconds": round(cpu["ours"], 2),
+        "cpu_seconds_gx": round(cpu["plain"], 2),
+        "load": round(os.getloadavg()[0], 1),
         "seconds_one_regex": round(seconds["one_regex"], 2),
         "broken_rows": len(np.unique(np.concatenate(list(truth.values())))),
         "broken_by_rule": {rule: len(truth[rule]) for rule in RULES},

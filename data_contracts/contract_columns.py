@@ -21,6 +21,7 @@ COLUMNS: dict[str, str] = {
     "version": "string",
     "created_at": "timestamp",
     "prompt": "string",
+    "conversation": "string",
     "answer": "string",
     "completion": "string",
     "last_role": "string",
@@ -35,8 +36,8 @@ COLUMNS: dict[str, str] = {
     "paraphrases": "string",
     "paraphrase_count": "integer",
 }
-"""Columns a rule may name, with their ODCS logical types. Derived are: `prompt`, the last user message; `last_role`, the
-last message's role; `turns`, the number of messages; `completion_words`; `repeats_answer`, whether the completion says
+"""Columns a rule may name, with their ODCS logical types. Derived are: `prompt`, the last user message;
+`conversation`, what all messages say, each on lines of its own; `last_role`, the last message's role; `turns`, the number of messages; `completion_words`; `repeats_answer`, whether the completion says
 the same as the rejected answer (case, spaces aside); `paraphrases`, an incident's, one a line."""
 
 ROWS_PER_BATCH = 20_000
@@ -58,6 +59,7 @@ def arrow_type(logical: str) -> pa.DataType:
 def _messages(messages: Sequence[Message]) -> dict[str, Any]:
     return {
         "prompt": next((m.content for m in reversed(messages) if m.role == "user"), ""),
+        "conversation": "\n".join(m.content for m in messages),
         "last_role": messages[-1].role if messages else None,
         "turns": len(messages),
     }

@@ -169,15 +169,20 @@ def _derived(found: Mapping[str, Any]) -> dict[str, Any]:
         row.setdefault("prompt", asked[-1] if asked else "")
         row.setdefault("last_role", messages[-1].get("role") if messages else None)
         row.setdefault("turns", len(messages))
+        said = [m.get("content") for m in messages]
+        if all(isinstance(text, str) for text in said):
+            row.setdefault("conversation", "\n".join(said))
+    if "prompt" in row:
+        row.setdefault("conversation", row["prompt"])
     completion, answer = row.get("completion"), row.get("answer")
     if isinstance(completion, str):
         row.setdefault("completion_words", len(completion.split()))
         if isinstance(answer, str):
             row.setdefault("repeats_answer", answer_key(completion) == answer_key(answer))
-    said = row.get("paraphrases")
-    if isinstance(said, list) and all(isinstance(text, str) for text in said):
-        row["paraphrases"] = "\n".join(said)
-        row.setdefault("paraphrase_count", len(said))
+    others = row.get("paraphrases")
+    if isinstance(others, list) and all(isinstance(text, str) for text in others):
+        row["paraphrases"] = "\n".join(others)
+        row.setdefault("paraphrase_count", len(others))
     moment = row.get("created_at")
     if isinstance(moment, str):
         with contextlib.suppress(ValueError):  # it stays text, and is named as such

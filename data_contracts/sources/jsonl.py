@@ -195,6 +195,8 @@ def _decode(raw: bytes | None) -> dict[str, Any]:
         canonical_json(data)
     except UnicodeEncodeError as error:
         raise InputError("a text holds half a surrogate pair, which is no character") from error
+    except ValueError as error:
+        raise InputError("a number is too large for any JSON reader") from error
     except RecursionError as error:
         raise InputError("nested too deeply") from error
     return data
