@@ -37,8 +37,9 @@ COLUMNS: dict[str, str] = {
     "paraphrase_count": "integer",
 }
 """Columns a rule may name, with their ODCS logical types. Derived are: `prompt`, the last user message;
-`conversation`, what all messages say, each on lines of its own; `last_role`, the last message's role; `turns`, the number of messages; `completion_words`; `repeats_answer`, whether the completion says
-the same as the rejected answer (case, spaces aside); `paraphrases`, an incident's, one a line."""
+`conversation`, what all messages say, each on lines of its own; `last_role`, the last message's role; `turns`, the
+number of messages; `completion_words`; `repeats_answer`, whether the completion says the same as the rejected answer
+(case, spaces aside); `paraphrases`, an incident's, one a line."""
 
 ROWS_PER_BATCH = 20_000
 

@@ -172,10 +172,10 @@ def _property_says(raw: Mapping[str, Any]) -> Iterator[Rule]:
         )
     if raw.get("semanticType") not in (None, "column"):
         raise _fail("`semanticType` cannot be mapped to a rule", expected="column", found=raw["semanticType"])
-    key = _flag(raw, "primaryKey")
-    if _flag(raw, "required") or key:
+    primary = _flag(raw, "primaryKey")
+    if _flag(raw, "required") or primary:
         yield Rule(f"{name}_required", "expect_column_values_to_not_be_null", {"column": name})
-    if _flag(raw, "unique") or key:
+    if _flag(raw, "unique") or primary:
         yield Rule(f"{name}_unique", "expect_column_values_to_be_unique", {"column": name})
 
 

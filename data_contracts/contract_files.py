@@ -122,7 +122,7 @@ class RowsFile:
                 self.unreadable.setdefault(place, f"{name}: {COLUMNS[name]} expected, {problem} found")
             else:
                 row[name] = value
-        return row
+        return dict.fromkeys(self.columns) if place in self.unreadable else row
 
     def _batch(self, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         import pyarrow as pa

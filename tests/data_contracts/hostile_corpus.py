@@ -3,6 +3,7 @@
 Every row of feedback has an id of its own and the scope `review`, so that no rule about trust keeps it out for another
 reason than the one it is here for.
 """
+# ruff: noqa: E501 - tables of payloads and phrases read better on one line each
 
 from __future__ import annotations
 
