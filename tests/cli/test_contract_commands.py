@@ -76,9 +76,10 @@ def test_shipped_contracts_are_clean_and_can_be_shown(name: str) -> None:
 
 def test_a_file_of_rows_is_held_against_a_contract(tmp_path: Path) -> None:
     path = lines(
-        tmp_path / "rows.jsonl", ROW, b"", {**ROW, "id": "b", "thumb": 0}, {**ROW, "id": "c", "thumb": "1"}, b"{", b"\xff{}",
-        b"[]",
-        {**ROW, "id": "d", "principal": "x\ud800"}, {**ROW, "id": "e", "created_at": "2026-01-05"},
+        tmp_path / "rows.jsonl", ROW, b"", {**ROW, "id": "b", "thumb": 0}, {**ROW, "id": "c", "thumb": "1"}, b"{",
+        b"\xff{}", b"[]",
+        {**ROW, "id": "d", "principal": "x\ud800"},
+        {**ROW, "id": "e", "created_at": "2026-01-05"},
         {**ROW, "id": "e"},
         b"[" * 100_000, {**ROW, "id": "f", "thumb": 2**70},
     )  # fmt: skip
