@@ -46,7 +46,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-canary bench-drift bench-loop
+bench: bench-canary bench-drift bench-contracts bench-loop
 
 bench-loop: $(STAMP)
 	$(BIN)/python benchmarks/loop_banking77.py
@@ -62,6 +62,9 @@ bench-neardup: $(STAMP)
 
 bench-snapshots: $(STAMP)
 	$(BIN)/python benchmarks/snapshot_stream.py
+
+bench-contracts: $(STAMP)
+	$(BIN)/python benchmarks/contracts.py
 
 up: $(STAMP)
 	$(BIN)/tidemill up

@@ -26,13 +26,55 @@ from typing import Any
 
 TOPICS, BATCH = 300, 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
-NOUNS = (
-    "lamp desk chair sofa shelf mirror carpet curtain pillow blanket kettle pan knife plate bowl cup towel basket clock "
-    "frame candle vase drawer cabinet stool bench hammock ladder heater fan"
-).split()
-WISHES = (
-    "return exchange repair cancel track delay insure assemble clean store resell collect engrave measure adjust"
-).split()
+NOUNS = [
+    "lamp",
+    "desk",
+    "chair",
+    "sofa",
+    "shelf",
+    "mirror",
+    "carpet",
+    "curtain",
+    "pillow",
+    "blanket",
+    "kettle",
+    "pan",
+    "knife",
+    "plate",
+    "bowl",
+    "cup",
+    "towel",
+    "basket",
+    "clock",
+    "frame",
+    "candle",
+    "vase",
+    "drawer",
+    "cabinet",
+    "stool",
+    "bench",
+    "hammock",
+    "ladder",
+    "heater",
+    "fan",
+]
+WISHES = [
+    "return",
+    "exchange",
+    "repair",
+    "cancel",
+    "track",
+    "delay",
+    "insure",
+    "assemble",
+    "clean",
+    "store",
+    "resell",
+    "collect",
+    "engrave",
+    "measure",
+    "adjust",
+]
 OPENINGS = ("Hello,", "Hi there,", "Good morning,", "Quick question:", "Please help:", "Hey,", "Dear team,", "So,")
 EXTRAS = (
     "it came last week", "my neighbour has one too", "I bought it in the spring", "the box was open", "it is a present",

@@ -46,7 +46,7 @@ def examine(profile: str, state: str | None) -> list[Finding]:
 
 
 def _files(config: Config) -> Iterator[Finding]:
-    for relative in (config.ingest.contract, config.replay.prompts, *config.evaluation.anchors):
+    for relative in (*config.ingest.by_kind().values(), config.replay.prompts, *config.evaluation.anchors):
         yield Finding("file", "ok", str(resource_path(relative)))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cli.contracts_app import contract_app
 from cli.erase_app import erase, retention_app
 from cli.feedback_app import feedback_app
 from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
@@ -28,6 +29,7 @@ app.add_typer(rollout_app, name="rollout")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(review_app, name="review")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(contract_app, name="contract")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(retention_app, name="retention")
 app.command("erase")(erase)

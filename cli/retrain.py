@@ -37,8 +37,8 @@ def plan_retrain(context: Context) -> dict[str, Any]:
 
     The contract and the curation run for real on the rows of the store; tokens are estimated at four characters each.
     """
+    from data_contracts.contract_kinds import judge_incidents, judge_kinds, together
     from data_contracts.curation import incident_rows
-    from data_contracts.expectations import validate
     from flows.curating import curated as curated_rows
     from flows.suites import evaluation_prompts, open_incidents
     from store import feedback, quarantine
@@ -48,13 +48,16 @@ def plan_retrain(context: Context) -> dict[str, Any]:
         rows = feedback.labelled(conn, context.model)
         statuses = quarantine.statuses(conn, context.model)
     released = {row_id for row_id, status in statuses.items() if status == "released"}
-    report = validate(rows, context.resource(context.config.ingest.contract), released=frozenset(released))
+    contracts = {kind: context.resource(path) for kind, path in context.config.ingest.by_kind().items()}
+    report = together(judge_kinds(rows, contracts, released=frozenset(released)), rows)
     accepted = set(report.accepted)
     kept = [r for r in rows if r.id in accepted and statuses.get(r.id) != "dropped"]
     protected = evaluation_prompts(context)
     with context.store.read() as conn:
         curated = curated_rows(context, conn, kept, released, protected, utc_now())
-    found = open_incidents(context.store, context.model)
+    known = open_incidents(context.store, context.model)
+    learnable = set(judge_incidents(known, contracts["incident"], released=frozenset(released)).report.accepted)
+    found = [incident for incident in known if incident.id in learnable]
     teaching = [*curated.train, *incident_rows(found, protected, context.config.curation)]
     rejects = dict(report.reasons)
     for row in curated.left_out:

@@ -152,7 +152,8 @@ def _with_absolute_files(config: Config, folder: Path) -> Config:
     """All files a profile names by absolute path, so that a resolved profile means the same everywhere."""
     found = {
         "ingest": {
-            "contract": str(resource_path(config.ingest.contract, folder)),
+            "contract": None,
+            "contracts": {k: str(resource_path(p, folder)) for k, p in config.ingest.by_kind().items()},
             "sources": tuple(_with_absolute_path(source, folder) for source in config.ingest.sources),
         },
         "replay": {"prompts": str(resource_path(config.replay.prompts, folder))},

@@ -124,15 +124,40 @@ class SourceSection(Section):
         return self
 
 
-class IngestSection(Section):
-    """What is pulled and which contract it must meet."""
+ContractKind = Literal["correction", "preference", "thumb", "incident"]
+CONTRACTS: dict[ContractKind, str] = {
+    "correction": "contracts/feedback_correction.yaml",
+    "preference": "contracts/preference.yaml",
+    "thumb": "contracts/thumb.yaml",
+    "incident": "contracts/incident.yaml",
+}
 
-    contract: str = "contracts/feedback_correction.yaml"
-    """ODCS contract, relative to the profile's folder."""
+
+class IngestSection(Section):
+    """What is pulled and which contracts it must meet."""
+
+    contracts: dict[ContractKind, str] = CONTRACTS
+    """ODCS contract of each kind of row, relative to the profile's folder; a kind that is not named keeps the shipped
+    one."""
+    contract: str | None = None
+    """One contract for corrections and preferences alike; wins over `contracts` for these two."""
+
     sources: tuple[SourceSection, ...] = ()
     """Where feedback is pulled from by the watch, beside what comes through the gateway."""
     pull_budget_s: Annotated[float, Field(gt=0, le=90)] = 45.0
     """Seconds one pass of the watch pulls at most, within its lease; it goes on from there with the next."""
+
+    @field_validator("contracts")
+    @classmethod
+    def _with_shipped(cls, value: dict[ContractKind, str]) -> dict[ContractKind, str]:
+        return {**CONTRACTS, **value}
+
+    def by_kind(self) -> dict[ContractKind, str]:
+        """The contract each kind of row is judged by."""
+        teaching: dict[ContractKind, str] = (
+            {"correction": self.contract, "preference": self.contract} if self.contract else {}
+        )
+        return {**self.contracts, **teaching}
 
 
 Redacted = Literal["mask", "pseudonymise", "drop_row"]

@@ -1,5 +1,5 @@
-"""A data contract (ODCS 3.1 YAML) compiled into named rules. What says something of a row and cannot be mapped to a rule
-is an error, never skipped; what only describes (owners, tags, prices) is left alone.
+"""A data contract (ODCS 3.1 YAML) compiled into named rules. What says something of a row and cannot be mapped to a
+rule is an error, never skipped; what only describes (owners, tags, prices) is left alone.
 
 What a property may say, and what it becomes:
 

@@ -21,6 +21,7 @@ COLUMNS: dict[str, str] = {
     "version": "string",
     "created_at": "timestamp",
     "prompt": "string",
+    "conversation": "string",
     "answer": "string",
     "completion": "string",
     "last_role": "string",
@@ -35,9 +36,10 @@ COLUMNS: dict[str, str] = {
     "paraphrases": "string",
     "paraphrase_count": "integer",
 }
-"""Columns a rule may name, with their ODCS logical types. Derived are: `prompt`, the last user message; `last_role`, the
-role of the last message; `turns`, the number of messages; `completion_words`; `repeats_answer`, whether the completion
-says the same as the rejected answer (case, spaces aside); `paraphrases`, an incident's, one a line."""
+"""Columns a rule may name, with their ODCS logical types. Derived are: `prompt`, the last user message;
+`conversation`, what all messages say, each on lines of its own; `last_role`, the last message's role; `turns`, the
+number of messages; `completion_words`; `repeats_answer`, whether the completion says the same as the rejected answer
+(case, spaces aside); `paraphrases`, an incident's, one a line."""
 
 ROWS_PER_BATCH = 20_000
 
@@ -58,6 +60,7 @@ def arrow_type(logical: str) -> pa.DataType:
 def _messages(messages: Sequence[Message]) -> dict[str, Any]:
     return {
         "prompt": next((m.content for m in reversed(messages) if m.role == "user"), ""),
+        "conversation": "\n".join(m.content for m in messages),
         "last_role": messages[-1].role if messages else None,
         "turns": len(messages),
     }
@@ -135,3 +138,45 @@ def batches_of(
                 found[place] = dict.fromkeys(row)
         arrays = {name: pa.array([row[name] for row in found], arrow_type(COLUMNS[name])) for name in found[0]}
         yield pa.RecordBatch.from_pydict(arrays)
+
+
+# --- columns of text ---------------------------------------------------------------------------
+
+
+def not_utf8(column: Any) -> Any:
+    """Places of values that are no UTF-8: neither Arrow nor Parquet checks what a file says is text."""
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return []
+    try:
+        column.validate(full=True)
+        return []
+    except pa.ArrowInvalid:
+        binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        return [i for i, value in enumerate(binary.to_pylist()) if value is not None and not _decodes(value)]
+
+
+def only(column: Any, rows: Any) -> Any:
+    """The column with nulls in the other rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return column if rows.all() else pc.if_else(pa.array(rows), column, pa.scalar(None, column.type))
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def without(column: Any, bad: Sequence[int]) -> Any:
+    """The column with nulls in these places."""
+    import pyarrow as pa
+
+    binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+    drop = set(bad)
+    return pa.array([None if i in drop else v for i, v in enumerate(binary.to_pylist())], binary.type).cast(column.type)

@@ -1,4 +1,4 @@
-"""From ODCS properties and quality entries to rules. Each part that fails is a problem of its own; the rest is read on."""
+"""From ODCS properties and quality entries to rules. A part that fails is a problem of its own; the rest is read on."""
 
 from __future__ import annotations
 
@@ -172,10 +172,10 @@ def _property_says(raw: Mapping[str, Any]) -> Iterator[Rule]:
         )
     if raw.get("semanticType") not in (None, "column"):
         raise _fail("`semanticType` cannot be mapped to a rule", expected="column", found=raw["semanticType"])
-    key = _flag(raw, "primaryKey")
-    if _flag(raw, "required") or key:
+    primary = _flag(raw, "primaryKey")
+    if _flag(raw, "required") or primary:
         yield Rule(f"{name}_required", "expect_column_values_to_not_be_null", {"column": name})
-    if _flag(raw, "unique") or key:
+    if _flag(raw, "unique") or primary:
         yield Rule(f"{name}_unique", "expect_column_values_to_be_unique", {"column": name})
 
 
@@ -208,7 +208,9 @@ def _options(name: str, options: Any) -> Iterator[Rule]:
             yield Rule(f"{name}_pattern", "expect_column_values_to_match_regex", kwargs)
         elif logical in ("integer", "timestamp") and key in _NUMBER_OPTIONS:
             side, strict = _NUMBER_OPTIONS[key]
-            kwargs = {"column": name, side: bound(value, logical, f"`{key}`")} | ({strict: True} if strict else {})
+            kwargs = {"column": name, side: bound(value, logical, f"`{key}`")}
+            if strict:
+                kwargs[strict] = True
             yield Rule(f"{name}_{snake}", "expect_column_values_to_be_between", kwargs)
         elif logical == "integer" and key == "format" and value in INTEGERS:
             low, high = INTEGERS[value]

@@ -1,8 +1,8 @@
 """A fast pass over Arrow batches: for each rule, a superset of the rows that Great Expectations could refuse.
 
 Nulls, sets, bounds, lengths and pairs are settled exactly by Arrow kernels. A pattern is searched with RE2 through
-`regex_bounds` (all patterns a column must not match in one search first); what RE2 leaves open is searched with Python's
-`re` in those rows only. Values that must be unique are left to `contract_unique`.
+`regex_bounds` (all patterns a column must not match in one search first); what RE2 leaves open is searched with
+Python's `re` in those rows only. Values that must be unique are left to `contract_unique`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ repeat is missed, and different values with one hash are told apart by their val
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ class Repeats:
                 cuts.append(int(edge))
         with pa.memory_map(os.fspath(self._path)) as source:
             table = pa.ipc.open_file(source).read_all().column(self.column)
-            for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+            for low, high in itertools.pairwise(cuts):
                 part = np.sort(places[low:high])
                 yield part, table.take(pa.array(part)).combine_chunks()
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ import numpy as np
 
 from configs.errors import ContractError
 from data_contracts.contract import Contract, Rule, load_contract
-from data_contracts.contract_columns import batches_of, labelled_columns
+from data_contracts.contract_columns import batches_of, labelled_columns, not_utf8, only, without
 from data_contracts.contract_scan import Scanner
 from data_contracts.contract_unique import Repeats
 from data_contracts.digests import digest
@@ -31,10 +33,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOCK = threading.Lock()
-_INDEX = "_row"
+_RESULT = {
+    "result_format": "COMPLETE",
+    "exclude_unexpected_values": True,
+    "return_unexpected_index_query": False,
+    "partial_unexpected_count": 0,
+}
 TEXT_ENCODING = "text_encoding"
 JUDGED_AT_ONCE = 25_000
 """Suspect rows gathered before Great Expectations judges them."""
+SCANNERS = 2
+"""Batches scanned at once."""
 FIRST_SAMPLE = 1000
 SAMPLE_SHARE = 0.001
 SAMPLE_LEAST = 32
@@ -85,11 +94,10 @@ class Judge:
     def broken(self, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
         """Rule name -> places of the rows that break it, ascending."""
         frame = table.to_pandas()
-        frame[_INDEX] = places
-        result = self._definition.run(
-            batch_parameters={"dataframe": frame},
-            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_INDEX]},
-        )
+        # Places as the frame's own index: a list of numbers. With a column of ids Great Expectations copies and
+        # serialises a mapping, its value included, for every broken row several times over.
+        frame.index = places
+        result = self._definition.run(batch_parameters={"dataframe": frame}, result_format=_RESULT)
         found = {str(one.expectation_config.meta["rule"]): _places(one) for one in result.results}
         return {name: found[names[0]] for names in self._same.values() for name in names}
 
@@ -100,7 +108,7 @@ def _places(result: Any) -> np.ndarray:
     if "unexpected_index_list" not in found:
         raise ContractError("a rule could not be run", where=rule, found=str(result.exception_info)[:300])
     listed = found["unexpected_index_list"] or []
-    places = np.fromiter((entry[_INDEX] for entry in listed), dtype=np.int64, count=len(listed))
+    places = np.array(listed, dtype=np.int64)
     if len(places) != found["unexpected_count"]:
         raise ContractError(
             "Great Expectations names fewer rows than it counts",
@@ -141,7 +149,7 @@ class TableVerdict:
 def validate_table(batches: Iterable[pa.RecordBatch], contract: Contract, *, seed: int | None = None) -> TableVerdict:
     """Hold every row of a stream of Arrow batches against a contract.
 
-    Memory is bounded by the largest batch, `JUDGED_AT_ONCE` suspects, eight bytes a row for each column that must be
+    Memory is bounded by a few batches, `JUDGED_AT_ONCE` suspects, eight bytes a row for each column that must be
     unique (its values go to a temporary file) and eight bytes for each broken rule of a row.
 
     Args:
@@ -156,6 +164,9 @@ def validate_table(batches: Iterable[pa.RecordBatch], contract: Contract, *, see
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _Table(contract, seed).run(batches)
+
+
+_Scanned = tuple["pa.RecordBatch", np.ndarray, dict[str, np.ndarray]]
 
 
 class _Table:
@@ -175,11 +186,12 @@ class _Table:
     def run(self, batches: Iterable[pa.RecordBatch]) -> TableVerdict:
         repeats = {column: Repeats(column) for column in {str(r.kwargs["column"]) for r in self.scanner.unique}}
         try:
-            for raw in batches:
-                batch, readable = self._readable(self.scanner.prepare(raw))
+            for batch, readable, suspects in self._scanned(batches):
+                if not readable.all():
+                    self.broken[TEXT_ENCODING].append(self.rows + np.flatnonzero(~readable))
                 for column, known in repeats.items():
-                    known.add(_only(batch.column(column), readable))
-                self._scan(batch, readable)
+                    known.add(only(batch.column(column), readable))
+                self._gather(batch, readable, suspects)
                 self.rows += len(batch)
             self._decide()
             for column, known in repeats.items():
@@ -190,30 +202,41 @@ class _Table:
         found = {name: _joined(places) for name, places in self.broken.items()}
         return TableVerdict(self.contract, self.rows, found, self.judged)
 
-    def _readable(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
-        """The batch with nulls for texts that are not UTF-8, and (n,) True for the rows without one."""
+    def _scanned(self, batches: Iterable[pa.RecordBatch]) -> Iterator[_Scanned]:
+        """The batches with the fast pass's findings, in order; Arrow scans beside the reading of the next one."""
+        with ThreadPoolExecutor(SCANNERS) as pool:
+            ahead: deque[Future[_Scanned]] = deque()
+            for raw in batches:
+                ahead.append(pool.submit(self._scan, raw))
+                if len(ahead) > SCANNERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _scan(self, raw: pa.RecordBatch) -> _Scanned:
+        """The columns the rules read, nulls for texts that are not UTF-8; (n,) rows without one; suspects by rule."""
+        batch = self.scanner.prepare(raw)
         readable = np.ones(len(batch), dtype=bool)
         arrays = list(batch.columns)
         for i, column in enumerate(arrays):
-            bad = _not_utf8(column)
+            bad = not_utf8(column)
             if len(bad):
                 readable[bad] = False
-                arrays[i] = _without(column, bad)
+                arrays[i] = without(column, bad)
         if not readable.all():
-            self.broken[TEXT_ENCODING].append(self.rows + np.flatnonzero(~readable))
             batch = batch.from_arrays(arrays, names=batch.schema.names)
-        return batch, readable
+        return batch, readable, {name: mask & readable for name, mask in self.scanner.suspects(batch).items()}
 
-    def _scan(self, batch: pa.RecordBatch, readable: np.ndarray) -> None:
+    def _gather(self, batch: pa.RecordBatch, readable: np.ndarray, suspects: Mapping[str, np.ndarray]) -> None:
+        """Put the suspects and a sample of the others before Great Expectations' door."""
         if self.judge is None or not len(batch):
             return
-        suspects = {name: mask & readable for name, mask in self.scanner.suspects(batch).items()}
+        import pyarrow as pa
+
         chosen = np.logical_or.reduce(list(suspects.values()))
         clean = np.flatnonzero(readable & ~chosen)
         wanted = FIRST_SAMPLE if not self.rows else max(SAMPLE_LEAST, int(SAMPLE_SHARE * len(batch)))
         chosen[self.random.choice(clean, min(wanted, len(clean)), replace=False)] = True
-        import pyarrow as pa
-
         places = np.flatnonzero(chosen)
         if not len(places):
             return
@@ -260,44 +283,6 @@ class _Table:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
-
-
-def _not_utf8(column: Any) -> Any:
-    """Places of values that are no UTF-8: neither Arrow nor Parquet checks what a file says is text."""
-    import pyarrow as pa
-
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return []
-    try:
-        column.validate(full=True)
-        return []
-    except pa.ArrowInvalid:
-        binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-        return [i for i, value in enumerate(binary.to_pylist()) if value is not None and not _decodes(value)]
-
-
-def _only(column: Any, rows: np.ndarray) -> Any:
-    """The column with nulls in the other rows."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return column if rows.all() else pc.if_else(pa.array(rows), column, pa.scalar(None, column.type))
-
-
-def _decodes(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _without(column: Any, bad: Sequence[int]) -> Any:
-    import pyarrow as pa
-
-    binary = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-    drop = set(bad)
-    return pa.array([None if i in drop else v for i, v in enumerate(binary.to_pylist())], binary.type).cast(column.type)
 
 
 # --- rows in memory ----------------------------------------------------------------------------

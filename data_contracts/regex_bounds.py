@@ -25,6 +25,8 @@ from typing import Any
 Span = tuple[int, int]
 TOP = 0x10FFFF
 BEYOND_ASCII: Span = (0x80, TOP)
+LAST_DIGIT = 0x1FFFF
+"""No plane beyond the first two holds a decimal digit (a test looks at all characters)."""
 NOTHING = r"[^\x{0}-\x{10FFFF}]"
 MAX_REPEAT = 1000
 """RE2's own limit of counted repetition."""
@@ -182,7 +184,7 @@ def _folded(spans: Iterable[Span], wide: bool) -> tuple[Span, ...]:
 @lru_cache(maxsize=1)
 def _all_digits() -> tuple[Span, ...]:
     """Decimal digits of every script, as this Python knows them; fewer false suspects than "any character"."""
-    return _union((code, code) for code in range(TOP + 1) if chr(code).isdecimal())
+    return _union((code, code) for code in range(LAST_DIGIT + 1) if chr(code).isdecimal())
 
 
 def _category(code: Any, wide: bool) -> tuple[Span, ...]:

@@ -61,8 +61,9 @@ class Run:
 
     @property
     def incidents(self) -> list[Incident]:
-        """The incidents this retrain knows of, as pinned by `ingest`."""
-        pinned = set(self.outputs["ingest"]["incidents"])
+        """The incidents this retrain knows of, as pinned by `ingest`, without those the contract refused."""
+        refused = self.outputs.get("validate", {}).get("incidents_refused", ())
+        pinned = set(self.outputs["ingest"]["incidents"]) - set(refused)
         with self.context.store.read() as conn:
             return [i for i in incidents.all(conn, self.context.model) if i.id in pinned]
 

@@ -35,7 +35,7 @@ def test_a_profile_loads_as_a_config_under_its_own_name(name: str) -> None:
     config = load_config(name)
     assert config.profile == name
     for relative in (
-        config.ingest.contract,
+        *config.ingest.by_kind().values(),
         config.replay.prompts,
         config.review.guidelines,
         *config.evaluation.anchors,

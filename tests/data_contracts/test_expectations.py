@@ -68,7 +68,7 @@ def test_bad_rows_are_quarantined_with_their_rule_and_good_ones_kept() -> None:
     assert report.rows == len(BAD) + len(GOOD)
     assert report.reasons["contract.completion_not_blank"] == 2
     assert found["f0"].digest == rows[0].digest
-    assert report.contract == "feedback-correction 1.0.0"
+    assert report.contract == "feedback-correction 1.1.0"
     assert report.contract_digest == load_contract(CONTRACT).digest
 
 
