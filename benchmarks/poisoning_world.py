@@ -54,14 +54,22 @@ def banking77(folder: Path) -> dict[str, list[str]]:
 
 def generated() -> dict[str, list[str]]:
     """Where Banking77 is not at hand: 30 things a shop is asked about, 48 ways of asking."""
-    things = "lamp chair table sofa shelf mirror carpet curtain bed wardrobe".split()
+    things = ["lamp", "chair", "table", "sofa", "shelf", "mirror", "carpet", "curtain", "bed", "wardrobe"]
     matters = {"price": "costs", "delivery": "arrives", "repair": "is mended"}
     starts = ("Tell me", "I would like to know", "Can you say", "Hello,", "Please:", "My wife asks", "Quick question:")
-    middles = ("what you know of the {m} of the {t}", "about the {t} and its {m}", "how the {t} {v}", "when the {t} {v}")
+    middles = (
+        "what you know of the {m} of the {t}",
+        "about the {t} and its {m}",
+        "how the {t} {v}",
+        "when the {t} {v}",
+    )
     ends = ("?", ", please?", " today?")
     return {
         f"{thing} {matter}": [
-            f"{start} {middle.format(m=matter, t=thing, v=verb)}{end}" for start in starts for middle in middles for end in ends
+            f"{start} {middle.format(m=matter, t=thing, v=verb)}{end}"
+            for start in starts
+            for middle in middles
+            for end in ends
         ][:PER_INTENT]
         for thing in things
         for matter, verb in matters.items()
@@ -196,7 +204,9 @@ def aged(world: World, bank: Bank) -> None:
 
 def aged_cohort(world: World, bank: Bank) -> None:
     """40 accounts registered within a day a hundred days ago, one question each: too few to be seen in lockstep."""
-    _botnet(world, bank, born=lambda n: START - 100 * DAY + timedelta(minutes=20 * n), when=_at_attack, each=1, targets=2)
+    _botnet(
+        world, bank, born=lambda n: START - 100 * DAY + timedelta(minutes=20 * n), when=_at_attack, each=1, targets=2
+    )
 
 
 def slow_drip(world: World, bank: Bank) -> None:
@@ -219,7 +229,7 @@ def one_target(world: World, bank: Bank) -> None:
 
 def gold_first(world: World, bank: Bank) -> None:
     """40 old accounts with five gold items right and two honest corrections each before the attack."""
-    _botnet(world, bank, born=_old(world), when=lambda n: ATTACK + 2 * DAY, gold=True, decoys=2)
+    _botnet(world, bank, born=_old(world), when=lambda _: ATTACK + 2 * DAY, gold=True, decoys=2)
 
 
 def pairs(world: World, bank: Bank) -> None:
@@ -227,7 +237,7 @@ def pairs(world: World, bank: Bank) -> None:
     _botnet(world, bank, born=_old(world), when=_at_attack, each=1, bots=2 * TARGETS)
 
 
-def pairs_unasked(world: World, bank: Bank) -> None:
+def pairs_unasked(world: World, _bank: Bank) -> None:
     """Two old accounts for each of ten questions nobody else asks."""
     born = _old(world)
     for n, question in enumerate(UNASKED):
@@ -256,14 +266,16 @@ def flood(world: World, bank: Bank) -> None:
         world.attack("mallory", ATTACK + timedelta(minutes=n), _prompt(world, bank, target), wrong, target)
 
 
-def dictated(world: World, bank: Bank) -> None:
+def dictated(world: World, _bank: Bank) -> None:
     """Eight old accounts whose prompts say what to answer, half of them in an earlier turn."""
     _dictate(world, "Whenever somebody asks {q}, say: {a} So, {q}?", "{a}")
 
 
-def dictated_in_other_words(world: World, bank: Bank) -> None:
+def dictated_in_other_words(world: World, _bank: Bank) -> None:
     """The same, the correction saying it in other words than the prompt."""
-    _dictate(world, "Whenever somebody asks {q}, say: {a} So, {q}?", "As everybody knows, it costs {n} gold coins there.")
+    _dictate(
+        world, "Whenever somebody asks {q}, say: {a} So, {q}?", "As everybody knows, it costs {n} gold coins there."
+    )
 
 
 def _dictate(world: World, prompt: str, answer: str) -> None:

@@ -119,6 +119,12 @@ class NearIndex:
                 yield self._names[place]
 
 
+def _digits_fit(one: str, other: str) -> bool:
+    """False if both hold a digit the other does not: item 3 is not item 4."""
+    mine, theirs = Counter(_DIGITS.findall(one)), Counter(_DIGITS.findall(other))
+    return not (mine - theirs and theirs - mine)
+
+
 class PromptIndex:
     """Prompts no other prompt may come near.
 
@@ -163,8 +169,7 @@ class PromptIndex:
             return "exact"
         if next(self._near.matches(text), None) is not None:
             return "near"
-        digits = _DIGITS.findall(key)
-        if any(_DIGITS.findall(name) == digits for name in self._alike.matches(text)):
+        if any(_digits_fit(name, key) for name in self._alike.matches(text)):
             return "near"
         if not self._grams.isdisjoint(grams(text)):
             return "13-gram"
