@@ -102,11 +102,16 @@ def _weighed(desk: Desk, votes: Votes, space: Space, near: tuple[np.ndarray, np.
         flip = np.unique(np.stack([against, votes.claim], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
         for group in (flip, votes.claim):
             burst |= burst_people(np.where(out, -1, group), votes.person, when, young, born, policy.burst)
-    in_burst = np.isin(votes.person, votes.person[burst])
-    weight = np.where(in_burst, 0.0, votes.weight * alone[votes.person])
-    votes = votes.weighted(np.where(votes.reviewed, votes.weight, weight))
-    count = first
-    if in_burst.any() or (alone < 1).any():
+    independent = votes.weighted(np.where(votes.reviewed, votes.weight, votes.weight * alone[votes.person]))
+    votes, count = independent, first
+    if burst.any():
+        # Twice: those whom others of their neighbourhood bear out were there by accident, and are heard after all.
+        for _ in range(2):
+            silent = np.isin(votes.person, votes.person[burst]) & ~votes.reviewed
+            votes = independent.weighted(np.where(silent, 0.0, independent.weight))
+            count = tally(votes, space, near, rule)
+            burst = burst & (count.support < policy.corroborating_principals)
+    elif (alone < 1).any():
         count = tally(votes, space, near, rule)
     given = count.support
     if space.dense:
@@ -114,8 +119,7 @@ def _weighed(desk: Desk, votes: Votes, space: Space, near: tuple[np.ndarray, np.
         losing = beaten(votes, count, rule, rule.losing_ratio)
         count = tally(votes.weighted(np.where(losing, 0.0, votes.weight)), space, near, rule) if losing.any() else count
     outvoted = beaten(votes, count, rule, rule.ratio if space.dense else rule.ratio_by_words)
-    lonely = burst & (count.support < policy.corroborating_principals)
-    return Judgement(votes, count, given, lonely, outvoted)
+    return Judgement(votes, count, given, burst, outvoted)
 
 
 def beaten(votes: Votes, count: Tally, rule: AgreementRule, ratio: float) -> np.ndarray:
