@@ -69,7 +69,7 @@ class AgreementRule(Rule):
     enabled: bool = True
     neighbours: Size = 5
     """People whose similar prompts are heard, for each answer."""
-    ratio: Annotated[float, Field(gt=1)] = 2.2
+    ratio: Annotated[float, Field(gt=1)] = 3.0
     """A correction is outvoted by an answer with this many times its support (embeddings)."""
     losing_ratio: Annotated[float, Field(gt=1)] = 1.35
     """A correction against which another answer has this many times its support is heard for nobody
