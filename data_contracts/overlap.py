@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 GRAM = 13
 """Words of the n-grams that mark a prompt as taken from another (the customary length for decontamination)."""
@@ -80,7 +80,8 @@ def grams(text: str, size: int = GRAM) -> frozenset[str]:
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     """Size of the intersection over size of the union."""
-    return len(one & other) / len(one | other) if one or other else 1.0
+    both = len(one & other)
+    return both / (len(one) + len(other) - both) if one or other else 1.0
 
 
 class NearIndex:
@@ -90,16 +91,24 @@ class NearIndex:
     fixed order of all shingles (Chaudhuri, Ganti and Kaushik, 2006).
     """
 
-    def __init__(self, similarity: float, sets: Callable[[str], frozenset[str]] = shingles) -> None:
+    def __init__(
+        self,
+        similarity: float,
+        sets: Callable[[str], frozenset[str]] = shingles,
+        frequency: Mapping[str, int] | None = None,
+    ) -> None:
         self.similarity = similarity
         self._of = sets
+        # Any fixed order is right; with the rare ones first a text meets few others.
+        self._frequency = frequency or {}
         self._sets: list[frozenset[str]] = []
         self._names: list[str] = []
         self._by_shingle: dict[str, list[int]] = {}
 
     def _prefix(self, found: frozenset[str]) -> list[str]:
         keep = len(found) - math.ceil(self.similarity * len(found) - 1e-9) + 1
-        return sorted(found)[: max(1, keep)]
+        frequency = self._frequency
+        return sorted(found, key=lambda s: (frequency.get(s, 0), s))[: max(1, keep)]
 
     def add(self, name: str, text: str) -> None:
         """Remember `text` under `name`."""
@@ -114,7 +123,8 @@ class NearIndex:
         """Names of remembered texts at or above the similarity, in the order they were added."""
         found = self._of(text)
         candidates = {place for shingle in self._prefix(found) for place in self._by_shingle.get(shingle, ())}
-        for place in sorted(candidates):
+        least, most = self.similarity * len(found) - 1e-9, len(found) / max(self.similarity, 1e-9) + 1e-9
+        for place in sorted(p for p in candidates if least <= len(self._sets[p]) <= most):
             if jaccard(found, self._sets[place]) >= self.similarity - 1e-9:
                 yield self._names[place]
 
@@ -142,7 +152,8 @@ class PromptIndex:
         distinct = {letters(p) or p.strip(): folded(p) for p in prompts if p.strip()}
         self._exact = frozenset(distinct)
         self._near = NearIndex(similarity)
-        self._alike = NearIndex(similarity, letter_grams)
+        frequency = Counter(gram for text in distinct.values() for gram in letter_grams(text))
+        self._alike = NearIndex(similarity, letter_grams, frequency)
         self._whole: dict[int, set[str]] = {}
         counts: Counter[str] = Counter()
         for key in sorted(distinct):

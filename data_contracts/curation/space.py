@@ -104,10 +104,17 @@ def _lexical(texts: Sequence[str]) -> Any:
     keys = [prompt_key(text) or "-" for text in texts]
     pattern = r"(?u)\S+"
     if len(texts) > EXACT:
-        by_word = TfidfVectorizer(
-            sublinear_tf=True, token_pattern=pattern, ngram_range=(1, 2), max_features=200_000, dtype=np.float32
-        )
-        return by_word.fit_transform(keys).tocsr()
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+        counts = HashingVectorizer(
+            n_features=2**18,
+            alternate_sign=False,
+            norm=None,
+            token_pattern=pattern,
+            ngram_range=(1, 2),
+            dtype=np.float32,
+        ).transform(keys)
+        return TfidfTransformer(sublinear_tf=True).fit_transform(counts).tocsr()
     by_word = TfidfVectorizer(sublinear_tf=True, token_pattern=pattern).fit_transform(keys)
     by_chars = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True).fit_transform(keys)
     return (hstack([by_word, by_chars]) * 0.5**0.5).tocsr()
