@@ -105,12 +105,11 @@ def _weighed(desk: Desk, votes: Votes, space: Space, near: tuple[np.ndarray, np.
     independent = votes.weighted(np.where(votes.reviewed, votes.weight, votes.weight * alone[votes.person]))
     votes, count = independent, first
     if burst.any():
-        # Twice: those whom others of their neighbourhood bear out were there by accident, and are heard after all.
-        for _ in range(2):
-            silent = np.isin(votes.person, votes.person[burst]) & ~votes.reviewed
-            votes = independent.weighted(np.where(silent, 0.0, independent.weight))
-            count = tally(votes, space, near, rule)
-            burst = burst & (count.support < policy.corroborating_principals)
+        votes, count = _without(independent, burst, space, near, rule)
+        # Those whom others of their neighbourhood bear out were there by accident, and are heard after all. Asked once:
+        # those who are heard again must not bear out the next.
+        burst = burst & (count.support < policy.corroborating_principals)
+        votes, count = _without(independent, burst, space, near, rule)
     elif (alone < 1).any():
         count = tally(votes, space, near, rule)
     given = count.support
@@ -120,6 +119,15 @@ def _weighed(desk: Desk, votes: Votes, space: Space, near: tuple[np.ndarray, np.
         count = tally(votes.weighted(np.where(losing, 0.0, votes.weight)), space, near, rule) if losing.any() else count
     outvoted = beaten(votes, count, rule, rule.ratio if space.dense else rule.ratio_by_words)
     return Judgement(votes, count, given, burst, outvoted)
+
+
+def _without(
+    votes: Votes, burst: np.ndarray, space: Space, near: tuple[np.ndarray, np.ndarray], rule: AgreementRule
+) -> tuple[Votes, Tally]:
+    """The votes and their tally with the accounts of a burst silenced."""
+    silent = np.isin(votes.person, votes.person[burst]) & ~votes.reviewed
+    heard = votes.weighted(np.where(silent, 0.0, votes.weight))
+    return heard, tally(heard, space, near, rule)
 
 
 def beaten(votes: Votes, count: Tally, rule: AgreementRule, ratio: float) -> np.ndarray:
