@@ -66,6 +66,9 @@ bench-snapshots: $(STAMP)
 bench-contracts: $(STAMP)
 	$(BIN)/python benchmarks/contracts.py
 
+bench-poisoning: $(STAMP)
+	$(BIN)/python benchmarks/poisoning.py
+
 up: $(STAMP)
 	$(BIN)/tidemill up
 

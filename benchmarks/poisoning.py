@@ -6,8 +6,8 @@
 where it is not at hand): several wordings, popular prompts word for word, 7 % honest mistakes, 15 % new accounts. Each
 adversary begins in the second round. A target counts as flipped when one wrong row of the adversary teaches in any
 round; an honest row counts as dropped when it is right and held in the last round for a reason that does not pass by
-itself (all but uncorroborated, duplicate, cap, balance and the exam). Figures are the worst of the seeds; `_mean` is the
-mean. Progress goes to stderr; the last line of stdout is one JSON object.
+itself (all but uncorroborated, duplicate, cap, balance and the exam). Figures are the worst of the seeds; `_mean` is
+the mean. Progress goes to stderr; the last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def rounds(world: World, embed: Embed | None) -> Outcome:
 
 
 def _outcome(world: World, flipped: set[str], most: int, left: dict[str, str]) -> Outcome:
-    right = [r.id for r in world.rows if r.id not in world.bad and r.completion == world.truth[r.id]]
+    honest = [r for r in world.rows if r.principal.startswith("person-")]
+    right = [r.id for r in honest if r.completion == world.truth[r.id]]
     held = sum(left.get(row_id) in HELD_FOR_GOOD for row_id in right)
     waiting = sum(left.get(row_id) == "uncorroborated" for row_id in right)
     targets = len(set(world.bad.values())) or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -45,25 +46,25 @@ def _thirteen(text: str, rng: random.Random) -> str | None:
 
 
 DISGUISES: dict[str, Disguise] = {
-    "exact": lambda text, rng: text,
-    "case": lambda text, rng: text.swapcase(),
-    "punctuation": lambda text, rng: "...".join(text.replace("?", "").split(" ")) + " !!",
-    "spaces": lambda text, rng: " ".join(text),
-    "zero_width": lambda text, rng: "\u200b".join(text),
-    "soft_hyphens": lambda text, rng: "\u00ad".join(text),
-    "bidi": lambda text, rng: "\u202a" + text + "\u202c",
-    "full_width": lambda text, rng: text.lower().translate(_WIDE),
-    "homoglyphs": lambda text, rng: text.translate(_CYRILLIC),
-    "accents": lambda text, rng: text.replace("a", "à").replace("e", "é"),
-    "combining": lambda text, rng: "".join(c + ("\u0323" if c.isalpha() else "") for c in text),
-    "please": lambda text, rng: text.rstrip("?. ") + " please?" if len(text) > 30 else None,
+    "exact": lambda text, _: text,
+    "case": lambda text, _: text.swapcase(),
+    "punctuation": lambda text, _: "...".join(text.replace("?", "").split(" ")) + " !!",
+    "spaces": lambda text, _: " ".join(text),
+    "zero_width": lambda text, _: "\u200b".join(text),
+    "soft_hyphens": lambda text, _: "\u00ad".join(text),
+    "bidi": lambda text, _: "\u202a" + text + "\u202c",
+    "full_width": lambda text, _: text.lower().translate(_WIDE),
+    "homoglyphs": lambda text, _: text.translate(_CYRILLIC),
+    "accents": lambda text, _: text.replace("a", "à").replace("e", "é"),
+    "combining": lambda text, _: "".join(c + ("\u0323" if c.isalpha() else "") for c in text),
+    "please": lambda text, _: text.rstrip("?. ") + " please?" if len(text) > 30 else None,
     "slip": _slip,
     "dropped_word": _dropped_word,
     "thirteen_words": _thirteen,
-    "inside": lambda text, rng: f"hello there, {text} thanks a lot" if len(text.split()) >= 6 else None,
-    "first_of_three": lambda text, rng: (text, "Which one do you mean?", "the second one of course"),
-    "last_of_three": lambda text, rng: ("good morning to you all", "Good morning! What is it?", text),
-    "from_the_assistant": lambda text, rng: ("what could I ask you", text, "and what would you say to that"),
+    "inside": lambda text, _: f"hello there, {text} thanks a lot" if len(text.split()) >= 6 else None,
+    "first_of_three": lambda text, _: (text, "Which one do you mean?", "the second one of course"),
+    "last_of_three": lambda text, _: ("good morning to you all", "Good morning! What is it?", text),
+    "from_the_assistant": lambda text, _: ("what could I ask you", text, "and what would you say to that"),
 }
 
 
@@ -103,5 +104,5 @@ def planted_passed(bank: Bank, policy: CurationSection) -> tuple[int, int, float
     if passed:
         import sys
 
-        print(f"planted and passed: {sorted(set(passed))}", file=sys.stderr)
+        print(f"planted and passed: {dict(Counter(passed))}", file=sys.stderr)
     return len(passed), len(planted), sum(left.get(row_id) == "contaminated" for row_id in clean) / len(clean)

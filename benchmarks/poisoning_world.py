@@ -66,7 +66,10 @@ def generated() -> dict[str, list[str]]:
     ends = ("?", ", please?", " today?")
     return {
         f"{thing} {matter}": [
-            f"{start} {middle.format(m=matter, t=thing, v=verb)}{end}" for start in starts for middle in middles for end in ends
+            f"{start} {middle.format(m=matter, t=thing, v=verb)}{end}"
+            for start in starts
+            for middle in middles
+            for end in ends
         ][:PER_INTENT]
         for thing in things
         for matter, verb in matters.items()
@@ -226,7 +229,7 @@ def one_target(world: World, bank: Bank) -> None:
 
 def gold_first(world: World, bank: Bank) -> None:
     """40 old accounts with five gold items right and two honest corrections each before the attack."""
-    _botnet(world, bank, born=_old(world), when=lambda n: ATTACK + 2 * DAY, gold=True, decoys=2)
+    _botnet(world, bank, born=_old(world), when=lambda _: ATTACK + 2 * DAY, gold=True, decoys=2)
 
 
 def pairs(world: World, bank: Bank) -> None:
@@ -234,7 +237,7 @@ def pairs(world: World, bank: Bank) -> None:
     _botnet(world, bank, born=_old(world), when=_at_attack, each=1, bots=2 * TARGETS)
 
 
-def pairs_unasked(world: World, bank: Bank) -> None:
+def pairs_unasked(world: World, _bank: Bank) -> None:
     """Two old accounts for each of ten questions nobody else asks."""
     born = _old(world)
     for n, question in enumerate(UNASKED):
@@ -263,12 +266,12 @@ def flood(world: World, bank: Bank) -> None:
         world.attack("mallory", ATTACK + timedelta(minutes=n), _prompt(world, bank, target), wrong, target)
 
 
-def dictated(world: World, bank: Bank) -> None:
+def dictated(world: World, _bank: Bank) -> None:
     """Eight old accounts whose prompts say what to answer, half of them in an earlier turn."""
     _dictate(world, "Whenever somebody asks {q}, say: {a} So, {q}?", "{a}")
 
 
-def dictated_in_other_words(world: World, bank: Bank) -> None:
+def dictated_in_other_words(world: World, _bank: Bank) -> None:
     """The same, the correction saying it in other words than the prompt."""
     _dictate(
         world, "Whenever somebody asks {q}, say: {a} So, {q}?", "As everybody knows, it costs {n} gold coins there."

@@ -69,8 +69,13 @@ class AgreementRule(Rule):
     enabled: bool = True
     neighbours: Size = 5
     """People whose similar prompts are heard, for each answer."""
-    ratio: Annotated[float, Field(gt=1)] = 1.8
-    """An answer is outvoted by another with this many times its support."""
+    ratio: Annotated[float, Field(gt=1)] = 3.0
+    """A correction is outvoted by an answer with this many times its support (embeddings)."""
+    losing_ratio: Annotated[float, Field(gt=1)] = 1.35
+    """A correction against which another answer has this many times its support is heard for nobody
+    else (embeddings)."""
+    ratio_by_words: Annotated[float, Field(gt=1)] = 1.8
+    """`ratio` where prompts are compared by words: those do not say enough to silence anybody for losing."""
     floor: Share = 0.08
     """Support below this says nothing."""
     same_answer_cosine: Share = 0.5
@@ -87,9 +92,9 @@ class AgreementRule(Rule):
 class DecontaminationRule(Rule):
     """How near a training prompt may come to an evaluation prompt."""
 
-    similarity: Share = 0.75
+    similarity: Share = 0.7
     """Jaccard similarity of word 3-shingles, and of letter 3-grams with the same digits, from which it is the same (a
-    slip of the finger in a prompt of 35 letters leaves .78)."""
+    slip of the finger in a prompt of 28 letters leaves .73)."""
     min_contained_words: Size = 6
     """An evaluation prompt of so many words that stands whole inside another prompt contaminates it; from 13 words on
     any 13 of them do."""

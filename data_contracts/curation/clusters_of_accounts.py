@@ -138,5 +138,7 @@ def independence(flip: np.ndarray, person: np.ndarray, people: int, alpha: float
     for (one, other), group in looked_at:
         expected = OVERDISPERSION * holders[one] * holders[other] / active
         if poisson.sf(len(group) - 1, expected) < alpha / len(looked_at):
-            weight[group] = np.minimum(weight[group], max(1.0, expected) / len(group))
+            # What chance would give among the others: the group's own corrections are no base rate.
+            others = (holders[one] - len(group) + 1) * (holders[other] - len(group) + 1)
+            weight[group] = np.minimum(weight[group], max(1.0, OVERDISPERSION * others / active) / len(group))
     return weight

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from configs.curation import AgreementRule
 from data_contracts.curation.claims import same_claims
 from data_contracts.curation.clusters_of_accounts import burst_people, independence
 from data_contracts.curation.desk import Desk
@@ -25,8 +26,12 @@ class Judgement:
 
     votes: Votes
     tally: Tally
+    given: np.ndarray
+    """float64: support before the corrections that lose are silenced."""
     burst: np.ndarray
     """bool: one of a cluster of accounts whose answer nobody else of the neighbourhood supports."""
+    outvoted: np.ndarray
+    """bool: clearly more supported by its neighbours is another answer; a reviewed row never is."""
 
 
 def judge(desk: Desk) -> Judgement | None:
@@ -41,7 +46,8 @@ def judge(desk: Desk) -> Judgement | None:
     weight = vote_weights(person, reviewed, trusted_people(desk.facts, policy.trust), policy)
     votes = Votes(here, prompt.astype(np.int64), answer.astype(np.int64), person, reviewed, weight)
     if not policy.agreement.enabled:
-        return Judgement(votes, _counted(votes), np.zeros(len(here), dtype=bool))
+        count, none = _counted(votes), np.zeros(len(here), dtype=bool)
+        return Judgement(votes, count, count.support, none, none)
     space = space_of(texts, desk.facts.embed)
     near = space.nearest(NEAREST)
     if desk.facts.embed is not None:
@@ -81,20 +87,50 @@ def _weighed(desk: Desk, votes: Votes, space: Space, near: tuple[np.ndarray, np.
     rule, policy = desk.policy.agreement, desk.policy
     first = tally(votes, space, near, rule)
     contested = (first.rival >= rule.floor) & (first.rival > CONTESTED * first.own)
-    against = np.where(contested, first.rival_claim, -1)
-    flip = np.unique(np.stack([against, votes.claim], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    alone = independence(np.where(contested, flip, -1), votes.person, len(desk.columns.principals), policy.burst.alpha)
-    burst = np.zeros(len(flip), dtype=bool)
+    people = len(desk.columns.principals)
+    alone = np.ones(people)
+    if space.dense and policy.burst.enabled:
+        # Words are too coarse for this: two topics that share words look as if they contradicted each other.
+        alone = independence(np.where(contested, votes.claim, -1), votes.person, people, policy.burst.alpha)
+    burst = np.zeros(len(contested), dtype=bool)
     if policy.burst.enabled:
         born = desk.facts.first_seen[votes.person]
         when = desk.columns.when[votes.place]
         young = when - born < policy.burst.young_days * DAY_US
-        group = np.where(votes.reviewed | ~desk.facts.age_known[votes.person], -1, flip)
-        burst = burst_people(group, votes.person, when, young, born, policy.burst)
-    in_burst = np.isin(votes.person, votes.person[burst])
-    weight = np.where(in_burst, 0.0, votes.weight * alone[votes.person])
-    votes = votes.weighted(np.where(votes.reviewed, votes.weight, weight))
-    if not in_burst.any() and (alone == 1).all():
-        return Judgement(votes, first, burst)
-    final = tally(votes, space, near, rule)
-    return Judgement(votes, final, burst & (final.support < policy.corroborating_principals))
+        out = votes.reviewed | ~desk.facts.age_known[votes.person]
+        against = np.where(contested, first.rival_claim, -1)
+        flip = np.unique(np.stack([against, votes.claim], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+        for group in (flip, votes.claim):
+            burst |= burst_people(np.where(out, -1, group), votes.person, when, young, born, policy.burst)
+    independent = votes.weighted(np.where(votes.reviewed, votes.weight, votes.weight * alone[votes.person]))
+    votes, count = independent, first
+    if burst.any():
+        votes, count = _without(independent, burst, space, near, rule)
+        # Those whom others of their neighbourhood bear out were there by accident, and are heard after all. Asked once:
+        # those who are heard again must not bear out the next.
+        burst = burst & (count.support < policy.corroborating_principals)
+        votes, count = _without(independent, burst, space, near, rule)
+    elif (alone < 1).any():
+        count = tally(votes, space, near, rule)
+    given = count.support
+    if space.dense:
+        # A correction that loses is no support for another: else a few that agree hold each other up.
+        losing = beaten(votes, count, rule, rule.losing_ratio)
+        count = tally(votes.weighted(np.where(losing, 0.0, votes.weight)), space, near, rule) if losing.any() else count
+    outvoted = beaten(votes, count, rule, rule.ratio if space.dense else rule.ratio_by_words)
+    return Judgement(votes, count, given, burst, outvoted)
+
+
+def _without(
+    votes: Votes, burst: np.ndarray, space: Space, near: tuple[np.ndarray, np.ndarray], rule: AgreementRule
+) -> tuple[Votes, Tally]:
+    """The votes and their tally with the accounts of a burst silenced."""
+    silent = np.isin(votes.person, votes.person[burst]) & ~votes.reviewed
+    heard = votes.weighted(np.where(silent, 0.0, votes.weight))
+    return heard, tally(heard, space, near, rule)
+
+
+def beaten(votes: Votes, count: Tally, rule: AgreementRule, ratio: float) -> np.ndarray:
+    """bool (votes,): another answer has `ratio` times the support of this one."""
+    lost: np.ndarray = ~votes.reviewed & (count.rival >= rule.floor) & (count.rival > ratio * count.own)
+    return lost

@@ -97,8 +97,9 @@ def decide(desk: Desk) -> None:
     judged = judge(desk)
     if judged is not None:
         burst.apply(desk, judged)
-        corroboration.apply(desk, judged)
+        corroboration.apply(desk, judged, judged.given)
         outvoted.apply(desk, judged)
+        corroboration.apply(desk, judged, judged.tally.support)
         unreliable.apply(desk, judged)
         rivals.apply(desk, judged)
     sides.apply(desk)

@@ -45,7 +45,7 @@ class Space:
         product = self._vectors[some] @ self._vectors[others].T
         return np.asarray(product.todense() if hasattr(product, "todense") else product, dtype=np.float32)
 
-    def nearest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, count: int, exact: int = EXACT) -> tuple[np.ndarray, np.ndarray]:
         """int32 and float32 (m, min(count, m)): the most similar texts of each, itself among them, and cosines.
 
         Where cells hold too few the rest is filled with similarity -1.
@@ -56,7 +56,7 @@ class Space:
         likeness = np.full((size, count), -1.0, dtype=np.float32)
         everything = np.arange(size)
         groups = ((everything[low : low + _BLOCK], everything) for low in range(0, size, _BLOCK))
-        for some, others in groups if size <= EXACT else _cells(self._vectors):
+        for some, others in groups if size <= exact else _cells(self._vectors):
             found = self.block(some, others)
             keep = min(count, found.shape[1])
             best = np.argpartition(-found, keep - 1, axis=1)[:, :keep]
@@ -104,10 +104,17 @@ def _lexical(texts: Sequence[str]) -> Any:
     keys = [prompt_key(text) or "-" for text in texts]
     pattern = r"(?u)\S+"
     if len(texts) > EXACT:
-        by_word = TfidfVectorizer(
-            sublinear_tf=True, token_pattern=pattern, ngram_range=(1, 2), max_features=200_000, dtype=np.float32
-        )
-        return by_word.fit_transform(keys).tocsr()
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+        counts = HashingVectorizer(
+            n_features=2**18,
+            alternate_sign=False,
+            norm=None,
+            token_pattern=pattern,
+            ngram_range=(1, 2),
+            dtype=np.float32,
+        ).transform(keys)
+        return TfidfTransformer(sublinear_tf=True).fit_transform(counts).tocsr()
     by_word = TfidfVectorizer(sublinear_tf=True, token_pattern=pattern).fit_transform(keys)
     by_chars = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True).fit_transform(keys)
     return (hstack([by_word, by_chars]) * 0.5**0.5).tocsr()

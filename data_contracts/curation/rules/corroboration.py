@@ -12,12 +12,18 @@ from data_contracts.curation.judgement import Judgement
 REASON = "uncorroborated"
 
 
-def apply(desk: Desk, judged: Judgement) -> None:
-    """Leave out rows with less support than `corroborating_principals` people, a reviewer being enough alone."""
+def apply(desk: Desk, judged: Judgement, support: np.ndarray) -> None:
+    """Leave out rows with less support than `corroborating_principals` people, a reviewer being enough alone.
+
+    Args:
+        desk: the rows.
+        judged: the votes.
+        support: float64 (votes,) trusted people for each.
+    """
     needed = desk.policy.corroborating_principals
     if needed <= 1:
         return
-    votes, support = judged.votes, judged.tally.support
+    votes = judged.votes
     short = np.flatnonzero(~votes.reviewed & (support < needed - 1e-6) & (desk.code[votes.place] == 0))
     detail = {
         int(votes.place[v]): f"given by {support[v]:.2g} of the {needed} independent trusted people needed"

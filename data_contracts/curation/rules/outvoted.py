@@ -6,23 +6,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from configs.curation import AgreementRule
 from data_contracts.curation.desk import Desk
 from data_contracts.curation.judgement import Judgement
 
 REASON = "conflict"
 
 
-def is_outvoted(judged: Judgement, rule: AgreementRule) -> np.ndarray:
-    """bool (votes,): clearly more supported by its neighbours is another answer; a reviewed row never is."""
-    count = judged.tally
-    return ~judged.votes.reviewed & (count.rival >= rule.floor) & (count.rival > rule.ratio * count.own)
-
-
 def apply(desk: Desk, judged: Judgement) -> None:
     """Leave out what is outvoted."""
     votes, count = judged.votes, judged.tally
-    lost = np.flatnonzero(is_outvoted(judged, desk.policy.agreement) & (desk.code[votes.place] == 0))
+    lost = np.flatnonzero(judged.outvoted & (desk.code[votes.place] == 0))
     detail = {
         int(
             votes.place[v]

@@ -43,22 +43,39 @@ def _settle(desk: Desk, judged: Judgement, members: np.ndarray) -> None:
     if len(reviewed):
         winner = int(np.searchsorted(claims, votes.claim[reviewed[-1]]))
     else:
-        winner = clear_winner(heads, desk.policy.agreement)
+        own = np.bincount(claim, judged.tally.own[members]) / np.bincount(claim)
+        winner = clear_winner(heads, own, desk.policy.agreement)
     lost = members[claim != winner]
     settled = "another answer was given to the same prompt" if winner >= 0 else "no answer has a clear majority"
     tally = ", ".join(f"{n:.2g}" for n in sorted(heads.tolist(), reverse=True))
     desk.leave_out(REASON, votes.place[lost], f"{settled} (people for each: {tally})")
 
 
-def clear_winner(heads: np.ndarray, rule: AgreementRule) -> int:
-    """Place of the answer with at least twice the people of any other, if the others are few enough to be mistakes
-    (binomial test at `mistake_rate`); -1 if there is none.
+def clear_winner(heads: np.ndarray, own: np.ndarray, rule: AgreementRule) -> int:
+    """Place of the answer that wins, -1 if none does.
+
+    It has at least twice the people of any other, and the others are few enough to be mistakes (binomial test at
+    `mistake_rate`). Where it is one word against another, similar prompts may settle it: `losing_ratio` times the
+    support of any other answer among them.
+
+    Args:
+        heads: (answers,) people for each.
+        own: (answers,) what the people with similar prompts give each.
+        rule: the numbers.
     """
     from scipy.stats import binom
 
     order = np.argsort(-heads, kind="stable")
     first, second = float(heads[order[0]]), float(heads[order[1]])
     if first < 2 * second:
+        best, next_best = np.argsort(-own, kind="stable")[:2].tolist()
+        if (
+            own[best] >= rule.floor
+            and own[best] > rule.losing_ratio * own[next_best]
+            and first <= 1
+            and heads[best] > 0
+        ):
+            return int(best)
         return -1
     total, others = round(float(heads.sum())), round(second)
     if others and binom.sf(others - 1, total, rule.mistake_rate) < rule.mistake_alpha:

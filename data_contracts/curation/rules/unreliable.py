@@ -8,7 +8,6 @@ import numpy as np
 
 from data_contracts.curation.desk import Desk
 from data_contracts.curation.judgement import Judgement
-from data_contracts.curation.rules.outvoted import is_outvoted
 
 REASON = "unreliable"
 
@@ -21,7 +20,7 @@ def apply(desk: Desk, judged: Judgement) -> None:
     # What nobody else said is not judged right: it counts among the corrections that could not be confirmed.
     alone = judged.tally.support <= votes.weight + 1e-6
     said = np.bincount(votes.person, ~votes.reviewed, minlength=len(desk.columns.principals))
-    wrong = np.bincount(votes.person, is_outvoted(judged, rule) | (alone & ~votes.reviewed), minlength=len(said))
+    wrong = np.bincount(votes.person, judged.outvoted | (alone & ~votes.reviewed), minlength=len(said))
     bad = (said >= rule.min_judged) & (2 * wrong > said)
     left = bad[votes.person] & ~votes.reviewed & (desk.code[votes.place] == 0)
     desk.leave_out(REASON, votes.place[left], "most of what this person said was contradicted or confirmed by nobody")
