@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-neardup bench-snapshots up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -46,7 +46,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-canary bench-drift bench-contracts bench-loop
+bench: bench-canary bench-drift bench-contracts bench-curation bench-poisoning bench-loop
 
 bench-loop: $(STAMP)
 	$(BIN)/python benchmarks/loop_banking77.py
@@ -56,6 +56,9 @@ bench-canary: $(STAMP)
 
 bench-drift: $(STAMP)
 	$(BIN)/python benchmarks/drift.py
+
+bench-curation: $(STAMP)
+	$(BIN)/python benchmarks/curation.py
 
 bench-neardup: $(STAMP)
 	$(BIN)/python benchmarks/curation_neardup.py

@@ -1,4 +1,4 @@
-"""`redaction.<entity>`: the policy keeps rows that held such a value from teaching (`drop_row`), whoever said it where."""
+"""`redaction.<entity>`: the policy (`drop_row`) keeps rows that held such a value from teaching, whoever said it."""
 
 from __future__ import annotations
 
