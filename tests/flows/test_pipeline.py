@@ -107,7 +107,7 @@ def test_rows_held_earlier_that_teach_now_leave_quarantine_and_review(context: C
         run_retrain(context, ask(context), AtTraining("stop"))
     with context.store.read() as conn:
         still = quarantine.statuses(conn, context.model)
-        asked = {subject for _, _, subject in reviews.open_subjects(conn, context.model)}
+        asked = {s for _, kind, s in reviews.open_subjects(conn, context.model) if kind == "quarantine"}
         teaching = snapshots.latest(conn, context.model)
     assert teaching is not None
     assert teaching.row_ids
