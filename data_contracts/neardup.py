@@ -111,6 +111,22 @@ class NearDuplicateIndex:
             start = stop
         return answers
 
+    def match_all(self, texts: Sequence[str]) -> list[str | None]:
+        """For each text the earliest known name it nearly repeats, or None; nothing becomes known. (n,)."""
+        answers: list[str | None] = []
+        for start in range(0, len(texts), _BLOCK):
+            sets = shingle_sets(texts[start : start + _BLOCK])
+            block = Block(sets, self._keys(sets))
+            part: list[str | None] = [None] * len(sets)
+            still = np.arange(len(part))
+            for segment in self._segments:
+                found = match(segment, block, still, self.similarity, self.limits)
+                for row, known in zip(still[found >= 0], found[found >= 0], strict=True):
+                    part[row] = segment.names.get(int(known))
+                still = still[found < 0]
+            answers += part
+        return answers
+
     def _add_block(self, names: Sequence[str], texts: Sequence[str]) -> list[str | None]:
         sets = shingle_sets(texts)
         first, same = _same_sets(sets)

@@ -157,23 +157,27 @@ class PromptIndex:
         similarity: Jaccard similarity of word 3-shingles, or of letter 3-grams with the same digits, from which a
             prompt counts as the same.
         min_contained: a protected prompt of at least so many words that stands whole in another marks it.
+        near: also compare by similarity; without it a large set costs little (see `neardup` for that part).
     """
 
     MIN_TEMPLATE = 5
     TEMPLATE_SHARE = 0.05
 
-    def __init__(self, prompts: Iterable[str], similarity: float, *, min_contained: int = GRAM) -> None:
+    def __init__(
+        self, prompts: Iterable[str], similarity: float, *, min_contained: int = GRAM, near: bool = True
+    ) -> None:
         distinct = {letters(p) or p.strip(): folded(p) for p in prompts if p.strip()}
         self._exact = frozenset(distinct)
         self._near = NearIndex(similarity)
-        frequency = Counter(code for text in distinct.values() for code in checksums(letter_grams(text)))
+        frequency = Counter(c for text in distinct.values() if near for c in checksums(letter_grams(text)))
         self._alike = NearIndex(similarity, letter_grams, frequency)
         self._whole: dict[int, set[str]] = {}
         counts: Counter[str] = Counter()
         for key in sorted(distinct):
             text = distinct[key]
-            self._near.add(key, text)
-            self._alike.add(key, text)
+            if near:
+                self._near.add(key, text)
+                self._alike.add(key, text)
             counts.update(grams(text))
             found = words(text)
             if min_contained <= len(found) < GRAM:

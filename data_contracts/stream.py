@@ -265,6 +265,7 @@ def contract_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     answers, completions = batch.column("answer").to_pylist(), batch.column("completion").to_pylist()
     derived: dict[str, list[Any]] = {
         "prompt": [next((m["content"] for m in reversed(row or ()) if m["role"] == "user"), "") for row in messages],
+        "conversation": ["\n".join(m["content"] for m in row or ()) for row in messages],
         "last_role": [row[-1]["role"] if row else None for row in messages],
         "turns": [len(row or ()) for row in messages],
         "answer": answers,

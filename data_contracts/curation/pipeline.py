@@ -35,7 +35,6 @@ from data_contracts.curation.rules import (
     suspect,
     unreliable,
 )
-from data_contracts.overlap import PromptIndex
 from data_contracts.redaction import RedactionPolicy
 
 ASIDE = 255
@@ -104,10 +103,9 @@ def decide(desk: Desk) -> None:
         rivals.apply(desk, judged)
     sides.apply(desk)
     here = desk.here
-    texts = contaminated.protected_texts(desk, here[desk.held_out[here]])
-    rule = desk.policy.decontamination
+    held = here[desk.held_out[here]]
     exam.apply(desk)
-    contaminated.apply(desk, PromptIndex(texts, rule.similarity, min_contained=rule.min_contained_words))
+    contaminated.apply(desk, held)
     repeats.apply(desk)
     _caps(desk)
 

@@ -12,6 +12,8 @@ from data_contracts.curation.rows import text_hash
 from data_contracts.curation.rules.cap import rank_within
 
 REASON = "balance"
+LARGE = 2_000
+"""From so many prompts on, clusters are found by MinHash: at this similarity exact search costs too much."""
 
 
 def apply(desk: Desk) -> None:
@@ -22,7 +24,7 @@ def apply(desk: Desk) -> None:
         return
     prompts, inverse = np.unique(desk.columns.prompt[here], return_inverse=True)
     texts = [desk.conversation(int(desk.columns.prompt_row[p])) for p in prompts]
-    cluster = first_alike(texts, rule.similarity)[inverse]
+    cluster = first_alike(texts, rule.similarity, large=LARGE)[inverse]
     crowded = np.bincount(cluster) > most
     here, cluster = here[crowded[cluster]], cluster[crowded[cluster]]
     ids, salt = desk.rows.ids(), desk.policy.holdout_salt
