@@ -117,7 +117,7 @@ class NearDuplicateIndex:
         for start in range(0, len(texts), _BLOCK):
             sets = shingle_sets(texts[start : start + _BLOCK])
             block = Block(sets, self._keys(sets))
-            part: list[str | None] = [None] * len(sets)
+            part: list[str | None] = [None] * len(sets.sizes)
             still = np.arange(len(part))
             for segment in self._segments:
                 found = match(segment, block, still, self.similarity, self.limits)
