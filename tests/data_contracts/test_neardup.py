@@ -392,3 +392,18 @@ def test_killed_while_saving_it_is_the_old_or_the_new(tmp_path: Path) -> None:
         after.save(folder)
         # What the killed process left unlisted is gone.
         assert len(list(folder.glob("part-*"))) == len(after._segments)
+
+
+def test_looking_up_finds_the_same_and_adds_nothing() -> None:
+    known, asked = made(1, 400), made(1, 400)[:200] + made(2, 200)
+    index = NearDuplicateIndex(0.7)
+    index.add_all(names(known), known)
+    size = len(index)
+    found = index.match_all(asked)
+    again = index.match_all(asked)
+    survivors = [text for text, answer in zip(known, truth(known, 0.7), strict=True) if answer is None]
+    sets = [shingles(text) for text in survivors]
+    expected = [any(jaccard(shingles(text), other) >= 0.7 for other in sets) for text in asked]
+    assert (len(index), found) == (size, again)
+    assert [name is not None for name in found] == expected
+    assert sum(expected) >= 200
