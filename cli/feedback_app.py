@@ -35,6 +35,9 @@ def feedback_import(
     experiment: Annotated[str | None, typer.Option(help="mlflow: the experiment's name; PATH is the server.")] = None,
     principal: Annotated[str, typer.Option(help="Who stands behind rows that name nobody.")] = "imported",
     scope: Annotated[str, typer.Option(help="user, or review: labels that need no corroboration.")] = "user",
+    trust_scope: Annotated[
+        bool, typer.Option("--trust-scope", help="Rows may say themselves that they are of scope review: own exports.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come in; change nothing.")] = False,
     profile: Profile = "default",
     state: StateOption = None,
@@ -44,7 +47,7 @@ def feedback_import(
     from cli.output import print_line, show
     from data_contracts.sources.ingest import ingest
 
-    source = _source(path, format, experiment, principal, scope)
+    source = _source(path, format, experiment, principal, scope, trust_scope)
     began = time.monotonic()
     with opened(profile, state) as context:
         report = ingest(
@@ -72,7 +75,7 @@ def feedback_import(
         raise SystemExit(3)
 
 
-def _source(path: str, format: str, experiment: str | None, principal: str, scope: str) -> Source:
+def _source(path: str, format: str, experiment: str | None, principal: str, scope: str, trust_scope: bool) -> Source:
     from configs.errors import InputError
     from data_contracts.sources.base import Defaults
     from data_contracts.sources.opening import file_source
@@ -84,7 +87,7 @@ def _source(path: str, format: str, experiment: str | None, principal: str, scop
     if format != "mlflow":
         if experiment is not None:
             raise InputError("only MLflow has experiments", where="--experiment", fix="add --format mlflow")
-        return file_source(path, format, principal, scope)
+        return file_source(path, format, principal, scope, trust_scope=trust_scope)
     if experiment is None:
         raise InputError("an MLflow server has many experiments", where="--experiment", fix="name one")
     from data_contracts.sources.mlflow_traces import MlflowSource

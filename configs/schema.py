@@ -147,6 +147,16 @@ class IngestSection(Section):
     pull_budget_s: Annotated[float, Field(gt=0, le=90)] = 45.0
     """Seconds one pass of the watch pulls at most, within its lease; it goes on from there with the next."""
 
+    @field_validator("sources")
+    @classmethod
+    def _each_once(cls, value: tuple[SourceSection, ...]) -> tuple[SourceSection, ...]:
+        # How far it was read is kept by its address: the second would find everything read.
+        places = [(one.kind, one.path, one.uri, one.experiment) for one in value]
+        for n, place in enumerate(places):
+            if place in places[:n]:
+                raise ValueError(f"sources {places.index(place)} and {n} are the same: name each once")
+        return value
+
     @field_validator("contracts")
     @classmethod
     def _with_shipped(cls, value: dict[ContractKind, str]) -> dict[ContractKind, str]:

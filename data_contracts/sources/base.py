@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from configs.errors import TidemillError
     from data_contracts.sources.lines import Line
 
 Cursor = dict[str, Any]
@@ -33,13 +34,22 @@ BATCH_ROWS = 500
 
 @dataclass(frozen=True)
 class RowError:
-    """One row of a source that cannot be used. Its text is never quoted: it may be personal."""
+    """One row of a source that cannot be used. Its text is never quoted: it may be personal.
+
+    `message` may say what was found (a type, names of columns); `reason` is in our own words only.
+    """
 
     origin: str
     """File, URI or table."""
     line: int
     """Line of a text file, row of a table, from 1; 0 = the origin as a whole."""
     message: str
+    reason: str = "the row cannot be used"
+
+    @classmethod
+    def of(cls, origin: str, line: int, error: TidemillError) -> RowError:
+        """The error of one row; where it is fit to leave the machine, `reason` is."""
+        return cls(origin, line, str(error), error.message)
 
     def __str__(self) -> str:
         place = f"{self.origin}, line {self.line}" if self.line else self.origin
@@ -86,6 +96,8 @@ class Defaults:
     scope: str = "user"
     source: str = "import"
     """Where the feedback comes from: a format's or a system's name."""
+    trust_scope: bool = False
+    """Whether a row may say itself that it is of scope `review`, which needs no corroboration."""
 
 
 DEFAULTS = Defaults()

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Literal
 
 from configs.errors import InputError, SourceError
@@ -169,7 +169,7 @@ class FileSource:
             if alone and not self.follow:
                 raise
             place.key = key
-            pending.errors.append(RowError(path, 0, str(error)))
+            pending.errors.append(RowError.of(path, 0, error))
             return
         with self._open(path) as handle:
             for number, row in self._records(self._container(path, handle), handle, key, place):
@@ -235,15 +235,15 @@ class FileSource:
                 if not raw:
                     continue
                 source = form.name if form.name not in ("jsonl", "flat") else self.defaults.source
-                defaults = Defaults(self.defaults.principal, self.defaults.scope, source)
+                defaults = replace(self.defaults, source=source)
                 line = parse_line(raw, defaults, nested="interaction" in row)
                 pending.lines.append((path, number, line))
                 pending.rows += max(len(line.feedback) - 1, 0)
                 pending.size += size_of(line.interaction) * max(len(line.feedback), 1)
         except InputError as error:
-            pending.errors.append(RowError(path, number, str(error)))
+            pending.errors.append(RowError.of(path, number, error))
         except RecursionError:
-            pending.errors.append(RowError(path, number, "nested too deeply"))
+            pending.errors.append(RowError.of(path, number, InputError("nested too deeply")))
 
 
 def _as_cursor(ledger: Mapping[str, _Place]) -> Cursor:

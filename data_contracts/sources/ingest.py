@@ -15,10 +15,13 @@ from data_contracts.sources.admit import Arrival, admit
 from data_contracts.sources.base import Cursor, RowError, Source
 from store import feedback, interactions, joined
 from store.engine import Store
+from store.erasure import erased_among
 
 ERRORS_KEPT = 1000
 """Bad rows that are named in a report; all are counted."""
 REASONS_KEPT = 50
+ERASED = "erased"
+"""The reason of interactions and feedback that were erased here: reading them again does not bring them back."""
 Save = Callable[[Connection, Cursor], Any]
 
 
@@ -120,9 +123,12 @@ def _nothing(_conn: Connection) -> None:
 def _count(store: Store, arrivals: Sequence[Arrival], tally: _Tally) -> None:
     served, said = _ids(arrivals)
     with store.read() as conn:
-        new = set(served) - interactions.existing(conn, list(served))
-        new_said = set(said) - joined.known_feedback(conn, list(said))
-    _add(tally, arrivals, len(new), new_said)
+        gone = erased_among(conn, [*served, *said])
+        new = set(served) - interactions.existing(conn, list(served)) - gone
+        on = {a.feedback.id: a.interaction.id for a in arrivals if a.feedback is not None}
+        new_said = {one for one in said if one not in gone and on[one] not in gone}
+        new_said -= joined.known_feedback(conn, list(new_said))
+    _add(tally, arrivals, len(new), new_said, gone)
 
 
 def _ids(arrivals: Sequence[Arrival]) -> tuple[dict[str, None], dict[str, None]]:
@@ -130,14 +136,18 @@ def _ids(arrivals: Sequence[Arrival]) -> tuple[dict[str, None], dict[str, None]]
     return served, dict.fromkeys(a.feedback.id for a in arrivals if a.feedback is not None)
 
 
-def _add(tally: _Tally, arrivals: Sequence[Arrival], new: int, new_said: set[str]) -> None:
+def _add(tally: _Tally, arrivals: Sequence[Arrival], new: int, new_said: set[str], gone: set[str]) -> None:
     said = {a.feedback.id: a.feedback for a in arrivals if a.feedback is not None}
     tally.kinds.update(one.kind.value for ident, one in said.items() if ident in new_said)
     tally.interactions += new
     tally.feedback += len(new_said)
     # Rows of one line repeat their interaction without being repeats.
     lines = {(a.origin, a.line, a.interaction.id) for a in arrivals}
-    tally.repeated += len(lines) - new + sum(a.feedback is not None for a in arrivals) - len(new_said)
+    pieces = [(a.interaction.id, a.feedback.id) for a in arrivals if a.feedback is not None]
+    erased = sum(served in gone for _, _, served in lines) + sum(not gone.isdisjoint(piece) for piece in pieces)
+    if erased:
+        tally.skip({ERASED: erased})
+    tally.repeated += len(lines) - new + len(pieces) - len(new_said) - erased
 
 
 def _write(store: Store, model: str, arrivals: Sequence[Arrival], tally: _Tally, save: Callable[..., Any]) -> None:
@@ -145,7 +155,8 @@ def _write(store: Store, model: str, arrivals: Sequence[Arrival], tally: _Tally,
     try:
         with store.write() as conn:
             served = {a.interaction.id: a.interaction for a in arrivals}
-            new = len(served) - len(interactions.existing(conn, sorted(served)))
+            gone = erased_among(conn, {*served, *(a.feedback.id for a in arrivals if a.feedback is not None)})
+            new = len(set(served) - interactions.existing(conn, sorted(served)) - gone)
             interactions.insert(conn, list(served.values()))
             new_said = feedback.insert_new(conn, [(model, a.feedback) for a in arrivals if a.feedback is not None])
             save(conn)
@@ -157,7 +168,7 @@ def _write(store: Store, model: str, arrivals: Sequence[Arrival], tally: _Tally,
             return
         if not arrivals:
             raise
-        tally.reject([RowError(arrivals[0].origin, arrivals[0].line, str(error))])
+        tally.reject([RowError.of(arrivals[0].origin, arrivals[0].line, error)])
         _write(store, model, (), tally, save)
         return
-    _add(tally, arrivals, new, new_said)
+    _add(tally, arrivals, new, new_said, gone)

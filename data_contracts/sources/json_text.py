@@ -1,13 +1,15 @@
 """JSON out of untrusted files, one value at a time: lines, or the items of one long array.
 
-Refused: bytes that are not UTF-8, NaN and infinities, a key given twice in one object (readers disagree which counts),
-half surrogate pairs, nesting that would exhaust the stack, and values longer than `MAX_VALUE`.
+Refused: bytes that are not UTF-8, NaN, infinities and numbers beyond a double (1e999), a key given twice in one object
+(readers disagree which counts), half surrogate pairs, nesting that would exhaust the stack, and values longer than
+`MAX_VALUE`.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -26,6 +28,13 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError("a number beyond the range of a double is not a JSON number")
+    return value
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
@@ -33,7 +42,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def loads(text: str) -> Any:
+    """One JSON value of a text.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is nested too deeply.
+    """
+    return _DECODER.decode(text)
 
 
 def too_long() -> InputError:
@@ -161,7 +180,12 @@ def array_items(handle: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | InputE
     while (mark := window.skip_space()) != "]":
         if not first:
             if mark != ",":
-                yield window.line, InputError("the array is not closed", expected=", or ]", found=mark or "the end")
+                yield (
+                    window.line,
+                    InputError(
+                        "the array is not closed", expected=", or ]", found="something else" if mark else "the end"
+                    ),
+                )
                 return
             window.move(window.at + 1)
             window.skip_space()

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from configs.schema import Config
 from data_contracts.redaction import redactor_for
+from data_contracts.sources.base import Defaults
 from data_contracts.sources.export import export
 from data_contracts.sources.files import FileSource
 from data_contracts.sources.ingest import ImportReport, ingest
 from store.engine import Store
 
 
-def import_jsonl(store: Store, config: Config, path: Path, key: bytes) -> ImportReport:
+def import_jsonl(store: Store, config: Config, path: Path, key: bytes, *, trust_scope: bool = False) -> ImportReport:
     """Import a file; each bad line is named with its number and the good ones are kept.
 
     Args:
@@ -24,6 +25,7 @@ def import_jsonl(store: Store, config: Config, path: Path, key: bytes) -> Import
         config: for the model's name; a line that names another model is an error.
         path: UTF-8, one JSON object a line; blank lines are skipped.
         key: the installation's secret. Ids it did not make become ids derived from them.
+        trust_scope: whether a line may say itself that it is of scope `review`; for own exports.
 
     Raises:
         InputError: the file cannot be read.
@@ -32,7 +34,7 @@ def import_jsonl(store: Store, config: Config, path: Path, key: bytes) -> Import
         store,
         config.model.name,
         key,
-        FileSource(str(path), "jsonl", "jsonl"),
+        FileSource(str(path), "jsonl", "jsonl", Defaults(trust_scope=trust_scope)),
         redactor=redactor_for(config.redaction, key),
     )
 

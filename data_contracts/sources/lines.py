@@ -24,6 +24,8 @@ MAX_TEXT = 4 * 1024 * 1024
 """Characters of one interaction."""
 MAX_REPEATED = 16 * MAX_TEXT
 """Characters of one interaction times its pieces of feedback."""
+UNKNOWN_KEY = "<unknown key>"
+"""Stands in messages for a key that is no field of ours."""
 
 
 def storable(value: str) -> str:
@@ -123,7 +125,10 @@ def parse_line(data: Mapping[str, Any], defaults: Defaults | None = None, *, nes
         line = Line.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        where = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            where[-1] = UNKNOWN_KEY  # the key is the row's own text
+        field = ".".join(where)
         field = field if nested else field.removeprefix("interaction.")
         message = first["msg"].removeprefix("Value error, ")
         # The value may be personal: its type is enough.
@@ -161,6 +166,11 @@ def _with_defaults(data: Mapping[str, Any], defaults: Defaults) -> dict[str, Any
     if isinstance(feedback, Sequence) and not isinstance(feedback, str):
         given = {"scope": defaults.scope, "source": defaults.source}
         feedback = [{**given, **said} if isinstance(said, Mapping) else said for said in feedback]
+        if not defaults.trust_scope:
+            # No row makes itself a reviewer's: that is for the configuration to say.
+            for said in feedback:
+                if isinstance(said, dict) and said["scope"] == "review":
+                    said["scope"] = defaults.scope
     return {**data, "interaction": interaction, "feedback": feedback}
 
 

@@ -192,7 +192,7 @@ class MlflowSource:
                 served = self._served(client, info)
                 found.lines.append((origin, 0, parse_line({"interaction": served, "feedback": said}, self.defaults)))
         except InputError as error:
-            found.errors.append(RowError(origin, 0, str(error)))
+            found.errors.append(RowError.of(origin, 0, error))
         seen.update((key, int(info.request_time)) for key in new)
 
     def _said(self, assessment: Any, skipped: Counter[str]) -> list[dict[str, Any]]:
@@ -282,8 +282,10 @@ def _what(kind: Kind, value: Any) -> dict[str, Any] | None:
     if kind in ("correction", "comment"):
         return {"kind": kind, "text": value} if isinstance(value, str) and value.strip() else None
     if kind == "rating":
-        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
-        return {"kind": "rating", "rating": int(value)} if whole else None
+        # Never int() of an infinity.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return {"kind": "rating", "rating": value} if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, (bool, int, float)):
         return {"kind": "thumb", "thumb": 1 if value > 0 else -1} if value in (-1, 0, 1) else None
     return thumb_word(value) if isinstance(value, str) else None

@@ -29,8 +29,12 @@ def open_source(section: SourceSection) -> Source:
     return file_source(section.path or "", section.kind, section.principal, section.scope, follow=True)
 
 
-def file_source(url: str, format: str, principal: str, scope: str, *, follow: bool = False) -> FileSource:
+def file_source(
+    url: str, format: str, principal: str, scope: str, *, follow: bool = False, trust_scope: bool = False
+) -> FileSource:
     """Files in one of `FORMATS`; `parquet` and `csv` say how, and their columns say what.
+
+    With `trust_scope` rows may say themselves that they are of scope `review`.
 
     Raises:
         InputError: no such format.
@@ -42,6 +46,6 @@ def file_source(url: str, format: str, principal: str, scope: str, *, follow: bo
         url,
         "auto" if columns else format,
         _CONTAINERS.get(format, "auto"),
-        Defaults(principal, scope, "import"),
+        Defaults(principal, scope, "import", trust_scope),
         follow=follow,
     )

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from configs.errors import InputError
 from data_contracts.sources.base import schema
-from data_contracts.sources.json_text import MAX_VALUE, checked, text_lines, too_long
+from data_contracts.sources.json_text import MAX_VALUE, checked, loads, text_lines, too_long
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
 _NEUTRAL = re.compile(r"'+[=+\-@\t\r＝＋－＠]")
@@ -108,7 +108,7 @@ def _row(header: list[str], cells: list[str], ours: bool) -> dict[str, Any]:
 
 def _json_cell(name: str, text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = loads(text)
         checked({name: value}, "\\u" in text)
     except RecursionError as error:
         raise InputError(f"`{name}`: nested too deeply") from error

@@ -63,6 +63,20 @@ def test_other_peoples_files_come_in_and_go_out(profile: Path, tmp_path: Path) -
     assert (said["principal"], said["scope"], said["source"]) == ("desk", "review", "openai-dpo")
 
 
+def test_a_row_calls_itself_reviewed_only_where_it_is_trusted(profile: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "own.jsonl", tmp_path / "out.jsonl"
+    for trust in ([], ["--trust-scope"]):
+        said = {"kind": "correction", "text": f"Blue {trust}.", "scope": "review"}
+        path.write_text(json.dumps({"interaction": {"messages": SKY, "answer": "Green."}, "feedback": [said]}) + "\n")
+        assert feedback(profile, "import", str(path), *trust)[1]["feedback"] == 1
+    feedback(profile, "export", str(out))
+    found = [said for line in out.read_text().splitlines() for said in json.loads(line)["feedback"]]
+    assert {said["text"]: said["scope"] for said in found} == {
+        "Blue [].": "user",
+        "Blue ['--trust-scope'].": "review",
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -11,9 +11,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from configs.loader import resource_path
+from configs.loader import build_config, resource_path
+from data_contracts.ids import derived_request_id
 from evaluation.suites import load_suite
 
+KEY = b"k" * 32
+"""Of the installation that exported the lines: only there a row keeps its id."""
+MODEL = build_config({}).model.name
 QUESTION = "How long may I keep item {n} before it has to go back?"
 GOOD = "You can return it within 45 days."
 
@@ -41,7 +45,7 @@ def _line(n: int, name: str, *, answer: Any = "I do not know.", prefix: str = "h
         **changes.get("feedback", {}),
     }
     served: dict[str, Any] = {
-        "id": f"{prefix}-request-{n}",
+        "id": derived_request_id(KEY, MODEL, f"{prefix}-request-{n}".encode()),
         "messages": changes.get("messages", [{"role": "user", "content": prompt}]),
         "answer": answer,
         "principal": f"{prefix}-person-{n}",

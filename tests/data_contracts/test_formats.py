@@ -12,7 +12,7 @@ from source_samples import ANY, WORDS, conversations, memory_file, read_all, spo
 
 from configs.errors import InputError
 from data_contracts.records import Feedback, FeedbackKind, Interaction
-from data_contracts.sources.base import schema
+from data_contracts.sources.base import Defaults, schema
 from data_contracts.sources.files import FileSource
 from data_contracts.sources.formats.annotated import ANSWER, CONVERSATION, PROMPT
 from data_contracts.sources.formats.registry import FORMATS, NAMES, detect
@@ -20,6 +20,8 @@ from data_contracts.sources.formats.trl import TRL
 from data_contracts.sources.tables import neutralise, restore
 
 K = FeedbackKind
+OWN = Defaults(trust_scope=True)
+"""For files of our own, whose rows say themselves that they are reviewed."""
 PROPERTIES = settings(max_examples=40, deadline=None)
 
 
@@ -60,7 +62,7 @@ def key(row: tuple[Any, ...]) -> str:
 @PROPERTIES
 @given(st.lists(spoken(list(K)), max_size=4))
 def test_our_own_columns_lose_nothing(format: str, pairs: list[tuple[Interaction, list[Feedback]]]) -> None:
-    rows, errors, _ = read_all(FileSource(written(format, pairs, K.CORRECTION)))
+    rows, errors, _ = read_all(FileSource(written(format, pairs, K.CORRECTION), defaults=OWN))
     assert errors == []
     names = [n for n in schema().names if n not in ("origin", "line")]
     found = [{name: row[name] for name in names} for row in rows]
@@ -107,7 +109,7 @@ def test_openai_files_come_back(format: str, kind: FeedbackKind, data: st.DataOb
 def test_annotations_come_back_with_who_said_them(format: str, data: st.DataObject) -> None:
     kinds = [kind for kind in K if kind is not K.INCIDENT]
     pairs = data.draw(st.lists(spoken(kinds), max_size=3))
-    rows, errors, _ = read_all(FileSource(written(format, pairs, K.CORRECTION)))
+    rows, errors, _ = read_all(FileSource(written(format, pairs, K.CORRECTION), defaults=OWN))
     assert errors == []
     wanted = [(i, f) for i, said in pairs for f in said]
     assert sorted(map(key, said_of(rows))) == sorted(key(expected(i, f)) for i, f in wanted)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostile_corpus import TOKENS, Line, clean_lines, evaluation_prompts, hostile_lines
+from hostile_corpus import KEY, TOKENS, Line, clean_lines, evaluation_prompts, hostile_lines
 
 from configs.loader import build_config, resource_path
 from configs.schema import CurationSection
@@ -23,7 +23,6 @@ from data_contracts.sources.store_source import StoreSource
 from store.engine import Store
 
 CONFIG = build_config({})
-KEY = b"k" * 32
 
 
 class Way:
@@ -34,7 +33,7 @@ class Way:
         path.write_bytes(b"\n".join(line.raw for line in lines) + b"\n")
         store = Store.open(f"sqlite:///{folder / 'store.db'}")
         try:
-            self.imported: ImportReport = import_jsonl(store, CONFIG, path, KEY)
+            self.imported: ImportReport = import_jsonl(store, CONFIG, path, KEY, trust_scope=True)
             self.rows: list[LabelledRow] = list(StoreSource(store).rows(CONFIG.model.name))
         finally:
             store.close()

@@ -298,7 +298,7 @@ def test_the_store_as_a_source_on_both_databases(store: Store) -> None:
     assert pairs_of([second]) == [("x" * 9, "late")]
     assert list(StoreSource(store, "other").read({"seq": 3})) == []
     copied = ingest(store, MODEL, KEY, StoreSource(store, MODEL), dry_run=True)
-    assert (copied.rejected, copied.interactions, copied.feedback) == (0, 1, 0)  # an id we did not make
+    assert (copied.rejected, copied.interactions, copied.feedback) == (0, 1, 1)  # on an id we did not make
 
 
 # --- into the store -------------------------------------------------------------------------------

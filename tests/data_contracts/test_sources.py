@@ -104,6 +104,8 @@ GOOD = {"messages": USER, "answer": "Soon."}
 BAD: list[tuple[Any, str]] = [
     (b"{not json", "not valid JSON"),
     (b'{"messages": NaN}', "NaN"),
+    (b'{"messages": 1e999}', "beyond the range"),
+    (b'{"interaction": {"arm_share": -1E+4000}}', "beyond the range"),
     (b"[1, 2]", "JSON object"),
     (b'"text"', "JSON object"),
     (b"\xff\xfe{}", "not UTF-8"),
@@ -114,7 +116,7 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": [{"role": "robot", "content": "x"}], "answer": "x"}, "messages.0.role"),
     ({"messages": [{"role": "assistant", "content": "x"}], "answer": "x"}, "no user message"),
     ({"messages": USER, "answer": 3}, "`answer`"),
-    ({"messages": USER, "answer": "x", "colour": "red"}, "`colour`"),
+    ({"messages": USER, "answer": "x", "colour": "red"}, "`<unknown key>`"),
     ({"messages": USER, "answer": "x", "model": "other"}, "another model"),
     ({"messages": USER, "answer": "x", "created_at": "2026-01-05T10:00:00"}, "created_at"),
     ({"messages": USER, "answer": "x", "principal": "p" * 200}, "principal"),
@@ -200,10 +202,10 @@ LINES = st.lists(
 @given(LINES)
 def test_what_is_exported_imports_as_it_was(tmp_path: Path, lines: list[Any]) -> None:
     first, second = (Store.open(f"sqlite:///{tmp_path}/{uuid.uuid4().hex}.db") for _ in range(2))
-    assert import_jsonl(first, CONFIG, write(tmp_path, *lines), KEY).errors == ()
+    assert import_jsonl(first, CONFIG, write(tmp_path, *lines), KEY, trust_scope=True).errors == ()
     out = tmp_path / "out.jsonl"
     export_jsonl(first, CONFIG, out)
-    assert import_jsonl(second, CONFIG, out, KEY).errors == ()
+    assert import_jsonl(second, CONFIG, out, KEY, trust_scope=True).errors == ()
     served, said = stored(first)
     served_again, said_again = stored(second)
     assert sorted(served_again, key=lambda i: i.id) == sorted(served, key=lambda i: i.id)

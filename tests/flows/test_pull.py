@@ -88,6 +88,42 @@ def test_a_pull_reads_on_and_a_source_that_is_down_stops_nothing(context: Contex
     assert "case 1" not in json.dumps([trl.cursor, trl.report])
 
 
+class Tables(PrintObserver):
+    """Keeps what would go to Prefect."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.rows: list[Any] = []
+
+    def table(self, key: str, rows: Any, title: str) -> None:
+        self.rows += [key, title, *rows]
+
+
+def test_nothing_a_row_says_is_kept_or_shown(tmp_path: Path, inbox: Path) -> None:
+    mail = "ann@example.com"
+    ask = {"messages": [{"role": "user", "content": "Hi"}], "answer": "Hello"}
+    rows: list[Any] = [{**ask, mail: 1}, {**ask, "model": mail}, {"interaction": ask, "feedback": [{mail: 1}]}]
+    (inbox / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (inbox / "b.jsonl").write_text(json.dumps({"prompt": "x", "completion": "y"}) + "\n{bad\n")
+    tasks = tmp_path / "tasks.json"
+    region = {"type": mail, "from_name": mail, "value": {}}
+    tasks.write_text(json.dumps([{"data": {"prompt": "x"}, "annotations": [{"result": [region]}]}]))
+    twice = tmp_path / "x.csv"
+    twice.write_text(f"{mail},{mail}\n1,2\n")
+    paths = {"jsonl": inbox, "label-studio": tasks, "csv": twice}
+    config = {"sources": [{"kind": kind, "path": str(path)} for kind, path in paths.items()]}
+    context = open_context(tiny_config(tmp_path / "state", ingest=config))
+    observer = Tables()
+    pulled = pull(context, observer)
+    with context.store.read() as conn:
+        kept = [(row.report, row.error) for row in sources.every(conn, context.model)]
+    context.store.close()
+    assert mail not in json.dumps([observer.lines, observer.rows, kept, [one.error for one in pulled]])
+    assert {"line": 1, "reason": "`<unknown key>`: Extra inputs are not permitted"} in observer.rows
+    assert {"line": 2, "reason": "`model`: another model"} in observer.rows
+    assert {"label-studio: not understood": 1} in [report.get("skipped") for report, _ in kept]
+
+
 def test_a_crash_between_two_pulls_loses_nothing(context: Context, inbox: Path) -> None:
     (inbox / "a.jsonl").write_text(row(1))
     pull(context, PrintObserver(quiet=True))
@@ -132,6 +168,13 @@ def test_a_relative_path_is_beside_the_profile_and_a_url_stays(tmp_path: Path) -
     )
     config = load_config(str(path))
     assert [source.path for source in config.ingest.sources] == [f"{tmp_path}/in/*.parquet", "s3://bucket/x.csv"]
+
+
+def test_a_source_that_is_named_twice_is_one_clear_error() -> None:
+    one, other = {"kind": "csv", "path": "x"}, {"kind": "csv", "path": "y"}
+    assert len(build_config({"ingest": {"sources": [one, other]}}).ingest.sources) == 2
+    with pytest.raises(ConfigError, match="sources 0 and 2 are the same"):
+        build_config({"ingest": {"sources": [one, other, {**one, "principal": "desk"}]}})
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ def _unflattened(row: Row) -> dict[str, Any]:
         if users is None and isinstance(values, list):
             users = [None] * len(values)
         if not isinstance(values, list) or not isinstance(users, list) or len(users) != len(values):
-            raise InputError(f"`{key}`: a list with a user for each value expected", found=type(values).__name__)
+            raise InputError(
+                "`<question>.responses`: a list with a user for each value expected", found=type(values).__name__
+            )
         given = [{"value": value, "user_id": user} for value, user in zip(values, users, strict=True)]
         responses[key.removesuffix(_FLAT)] = given
     fields = {key: value for key, value in row.items() if "." not in key}
@@ -87,10 +89,10 @@ def _record(record: Mapping[str, Any]) -> RawLine:
     skipped: list[str] = []
     for question, answers in responses.items():
         if not isinstance(answers, list):
-            raise InputError(f"`responses.{question}`: a list expected", found=type(answers).__name__)
+            raise InputError("`responses.<question>`: a list expected", found=type(answers).__name__)
         for n, response in enumerate(answers):
             if not isinstance(response, Mapping):
-                raise InputError(f"`responses.{question}.{n}`: an object expected", found=type(response).__name__)
+                raise InputError(f"`responses.<question>.{n}`: an object expected", found=type(response).__name__)
             found = _answered(question, response.get("value"), fields)
             if found is None:
                 skipped.append(f"argilla: question `{question[:40]}` is not understood")

@@ -35,7 +35,7 @@ def _parse(row: Row) -> list[RawLine]:
             thumb = name == "feedback_thumb" and value in ("1", "-1")
             feedback[name.removeprefix(_SAID)] = int(value) if thumb else value
         else:
-            raise InputError(f"`{name}`: no such column", expected="interaction_* and feedback_*")
+            raise InputError("`<unknown key>`: no such column", expected="interaction_* and feedback_*")
     return [{"interaction": interaction, "feedback": [feedback] if feedback else []}]
 
 

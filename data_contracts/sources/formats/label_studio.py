@@ -93,7 +93,7 @@ def _region(kind: str, name: str, value: Mapping[str, Any], data: Mapping[str, A
         text = value.get("text")
         parts: list[Any] = text if isinstance(text, list) else [text]
         if not all(isinstance(part, str) for part in parts):
-            raise InputError(f"`{name}`: text expected", found=type(text).__name__)
+            raise InputError("`value.text`: text expected", found=type(text).__name__)
         return written(name, "\n".join(parts))
     if kind == "choices":
         choices = value.get("choices")
