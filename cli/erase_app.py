@@ -80,6 +80,8 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         print_line(f"Taught by them, tainted: {', '.join(outcome.versions)}. Served{until}; a retrain is asked for.")
     for path in outcome.exports:
         print_line(f"Exported, not reached (moved, or no JSON Lines): {path}")
+    if outcome.counts.get("review"):
+        print_line("Tasks pushed to a Label Studio server are not reached; `tidemill review tidy` removes them.")
     if outcome.settles_at:
         print_line(
             f"What was under way is looked for once more at {outcome.settles_at:%H:%M:%S} UTC, by the watch or by this "

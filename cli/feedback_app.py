@@ -133,8 +133,11 @@ def feedback_export(
     from store.erasure import record_export
 
     with opened(profile, state) as context:
-        report = export(context.store, context.model, path, format=format, kind=_kind(kind), since=_time(since))
+        only, after = _kind(kind), _time(since)
         where = path if "://" in path else str(Path(path).resolve())
+        with context.store.write() as conn:
+            record_export(conn, context.model, where, 0)  # first: an erasure meanwhile must know of the file
+        report = export(context.store, context.model, path, format=format, kind=only, since=after)
         with context.store.write() as conn:
             record_export(conn, context.model, where, report.rows)
     left = sum(report.left_out.values())

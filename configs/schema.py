@@ -392,8 +392,8 @@ class ReviewSection(Section):
     """Open items that may show one person's words, so that nobody can fill the queue."""
 
 
-Days = Annotated[float, Field(gt=0.0)] | None
-"""An age in days; None keeps for ever."""
+Days = Annotated[float, Field(gt=0.0, le=36_500.0)] | None
+"""An age in days, a hundred years at most (dates end); None keeps for ever."""
 
 
 class TtlDays(Section):
@@ -415,7 +415,7 @@ class RetentionSection(Section):
     """How long things are kept, and how fast an erasure must reach what serves."""
 
     ttl_days: TtlDays = TtlDays()
-    erasure_deadline_days: Annotated[float, Field(gt=0.0)] = 30.0
+    erasure_deadline_days: Annotated[float, Field(gt=0.0, le=36_500.0)] = 30.0
     """A version taught by erased rows serves no longer than this; then the best untainted one, or the base, does."""
 
 

@@ -8,7 +8,7 @@
     snapshots   rows become tombstones
     exports     known export files are rewritten
     scrub       the database file's log and free pages
-    settle      what was under way when it began and came in later goes too; then the erasure is done
+    settle      what was under way when it began and came in later goes too, also into exports; then it is done
 
 After the first transaction nothing here knows the name: a pseudonym, keyed with the installation's secret, finds what
 is left of it.
@@ -175,7 +175,7 @@ def proceed(context: Context, job: Erasure, observer: Observer, now: datetime | 
         erasure=job,
         counts=removed,
         versions=tuple(job.places.get("versions", ())),
-        exports=tuple(job.steps["exports"].get("by_hand", ())),
+        exports=tuple({**job.steps["exports"], **job.steps.get("settle", {})}.get("by_hand", ())),
         settles_at=at if job.open else None,
     )
 
@@ -235,10 +235,17 @@ def _held(context: Context, job: Erasure) -> Iterator[None]:
 def _settle(context: Context, job: Erasure) -> dict[str, Any]:
     """What was under way when the erasure began, and files a worker wrote that had read the rows before."""
     job, late, fresh = take_late(context, job)
-    again = ("drift", "files", "snapshots", "scrub")
+    again = ("drift", "files", "snapshots", "exports", "scrub")
     cleaned = {name: work(context, job) for name, work in STEPS if name in again}
     deliver(context, None)
-    return {"late_rows": late, "late_versions": fresh, "files": cleaned["files"]["files"]}
+    exports = cleaned["exports"]
+    return {
+        "late_rows": late,
+        "late_versions": fresh,
+        "files": cleaned["files"]["files"],
+        "lines": exports["lines"],
+        "by_hand": exports["by_hand"],
+    }
 
 
 def _undelivered(context: Context, job: Erasure) -> bool:
@@ -283,7 +290,10 @@ def deliver(context: Context, observer: Observer | None) -> int:
 
 
 def go_on(context: Context, observer: Observer, now: datetime | None = None) -> int:
-    """Go on with every open erasure; returns how many are open after it."""
+    """Go on with every open erasure; returns how many are open after it. One that fails stays open and stops no other.
+
+    Of a failure only the type is said: its text may quote what it failed on.
+    """
     with context.store.read() as conn:
         waiting = erasure.open_jobs(conn)
     left = 0
@@ -292,4 +302,7 @@ def go_on(context: Context, observer: Observer, now: datetime | None = None) -> 
             left += proceed(context, job, observer, now).state != "done"
         except ConflictError:
             left += 1  # somebody is at it
+        except Exception as error:
+            observer.log(f"Erasure {job.id} failed ({type(error).__name__}); it stays open and is tried again.")
+            left += 1
     return left

@@ -5,6 +5,7 @@ Caches are cleaned by what may stay (answers to anchor items), not by what must 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -122,9 +123,16 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _clean_folder(folder: Path, wanted: Collection[bytes]) -> int:
-    """Remove the files of one retrain that mention an erased row or a snapshot that held one."""
+    """Remove the files of one retrain that mention an erased row or a snapshot that held one.
+
+    Its pages of HTML go in any case: they show texts without quoted ids, and the JSON beside them has the figures.
+    """
     gone = 0
     for path in sorted(folder.rglob("*")):
+        if path.suffix == ".html" and path.is_file():
+            path.unlink(missing_ok=True)
+            gone += 1
+            continue
         if not path.is_file() or not mentions(path, wanted):
             continue
         if path.parent != folder:  # the job of a child process: its other files (logs, checkpoint) go with it
@@ -263,17 +271,23 @@ def clean_snapshots(context: Context, job: Erasure) -> dict[str, Any]:
 
 
 def clean_exports(context: Context, job: Erasure) -> dict[str, Any]:
-    """Export files still where they were written: lines with their ids go. Others are named for a person to clean."""
+    """Export files still where they were written: lines with their ids go.
+
+    Others, and those that cannot be rewritten, are named for a person to clean.
+    """
     _, ids = _ids(context, job)
     with context.store.read() as conn:
         known = erasure.known_exports(conn)
     lines, by_hand = 0, []
     for name in known:
         path = Path(name)
-        if path.is_file() and _has_ids(path):
-            lines += _rewrite_lines(path, {ident.encode() for ident in ids})
-        else:
-            by_hand.append(name)
+        try:
+            if path.is_file() and _has_ids(path):
+                lines += _rewrite_lines(path, {ident.encode() for ident in ids})
+                continue
+        except OSError:
+            pass  # read-only, a full disk, a share that is away: one file must not stop an erasure
+        by_hand.append(name)
     return {"lines": lines, "by_hand": by_hand}
 
 
@@ -289,17 +303,19 @@ def _has_ids(path: Path) -> bool:
 def _rewrite_lines(path: Path, ids: Collection[bytes]) -> int:
     lost = 0
     temporary = path.with_name(f".{path.name}.erasing")
-    with path.open("rb") as source, temporary.open("wb") as target:
-        for line in source:
-            if any(m[1] in ids for m in _QUOTED.finditer(line)):
-                lost += 1
-            else:
-                target.write(line)
-    if lost:
-        shutil.copymode(path, temporary)
-        temporary.replace(path)
-    else:
-        temporary.unlink()
+    try:
+        with path.open("rb") as source, temporary.open("wb") as target:
+            for line in source:
+                if any(m[1] in ids for m in _QUOTED.finditer(line)):
+                    lost += 1
+                else:
+                    target.write(line)
+        if lost:
+            shutil.copymode(path, temporary)
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return lost
 
 

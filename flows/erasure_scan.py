@@ -1,4 +1,4 @@
-"""Looking for what is left of a person: every table, every file below the state directory, MLflow and Prefect.
+"""Looking for what is left of a person: tables, files below the state directory, exports, MLflow and Prefect.
 
 A finding names the place and which needle it was, never the text. The name counts where it stands alone (`ann` is not
 found in `cannot`), a distinctive text wherever it stands, also as JSON or HTML would write it.
@@ -20,6 +20,7 @@ from sqlalchemy import inspect, text
 from configs.errors import InputError, RegistryError
 from flows.context import Context
 from registry_hooks.registry import Registry
+from store import erasure
 from store.engine import Store
 
 _BLOCK = 1 << 22
@@ -33,7 +34,7 @@ class Finding:
     """One place that holds one needle."""
 
     place: str
-    """`store TABLE`, `file PATH`, `mlflow ...` or `prefect ...`."""
+    """`store TABLE`, `file PATH`, `export PATH`, `mlflow ...` or `prefect ...`."""
     needle: str
     """`name`, or `text N` (the line of the text file)."""
 
@@ -117,7 +118,10 @@ def scan(context: Context, name: str, texts: Sequence[str], *, prefect_url: str 
     found: list[Finding] = []
     rows = scan_store(context.store, needles, found)
     files, size = scan_files(context.state.root, needles, found)
-    pieces, skipped = 0, []
+    skipped: list[str] = []
+    more, more_size = scan_exports(context, needles, found, skipped)
+    files, size = files + more, size + more_size
+    pieces = 0
     for what, walk in (("mlflow", _registry(context.registry)), ("prefect", _prefect(prefect_url))):
         if isinstance(walk, str):
             skipped.append(f"{what}: {walk}")
@@ -189,6 +193,33 @@ def scan_files(root: Path, needles: Needles, found: list[Finding]) -> tuple[int,
         except FileNotFoundError:
             continue  # tolerated: a running stack removes its temporary files
         found += [Finding(f"file {where}", needle) for needle in sorted(hit)]
+    return files, size
+
+
+def scan_exports(context: Context, needles: Needles, found: list[Finding], skipped: list[str]) -> tuple[int, int]:
+    """Exports still where they were written; a URL or a file that cannot be read is `skipped`. As `scan_files`."""
+    files = size = 0
+    with context.store.read() as conn:
+        known = erasure.known_exports(conn)
+    for name in known:
+        path = Path(name)
+        if "://" in name:
+            skipped.append(f"export {name}: not a local file")
+            continue
+        try:
+            if not path.is_file() or path.is_relative_to(context.state.root.resolve()):
+                continue
+            hit = needles.in_bytes(name.encode("utf-8", "surrogatepass"))
+            for piece in _pieces(path, needles.longest):
+                hit |= needles.in_bytes(piece)
+            files += 1
+            size += path.stat().st_size
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            skipped.append(f"export {name}: {type(error).__name__}")
+            continue
+        found += [Finding(f"export {name}", needle) for needle in sorted(hit)]
     return files, size
 
 

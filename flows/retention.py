@@ -94,7 +94,7 @@ def _batches(context: Context, drop: Callable[..., list[str]], before: datetime)
 
 
 def _tombstones(context: Context) -> int:
-    """Take rows that are not in the store any more out of the snapshots behind no live version.
+    """Take rows that are not in the store any more out of this model's snapshots behind no live version.
 
     Looked up by what is left, not by what just went: a pass that was killed between the two is made good by the next.
     """
@@ -102,7 +102,8 @@ def _tombstones(context: Context) -> int:
 
     with context.store.read() as conn:
         live = _live_snapshots(context)
-        todo = {d: lost for d in snapshots.digests(conn) if d not in live and (lost := snapshots.lost_rows(conn, d))}
+        idle = [digest for digest in snapshots.digests(conn, context.model) if digest not in live]
+        todo = {digest: lost for digest in idle if (lost := snapshots.lost_rows(conn, digest))}
     erased = 0
     for digest, lost in todo.items():
         folder = context.state.snapshots / digest

@@ -129,6 +129,9 @@ def _retain(context: Context, observer: Observer) -> dict[str, int]:
     except StoreError as error:
         observer.log(f"Retention waits: {error.message}")
         return {}
+    except OSError as error:
+        observer.log(f"Retention waits: {type(error).__name__}")
+        return {}
     if deleted:
         observer.log(f"Retention deleted {deleted}.")
     return deleted

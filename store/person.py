@@ -52,6 +52,11 @@ class Subjects:
         return not (self.requests or self.rows or self.incidents)
 
     @property
+    def held_rows(self) -> list[str]:
+        """Ids their rows and incidents may have in quarantine."""
+        return [*self.rows, *self.incidents]
+
+    @property
     def snapshot_rows(self) -> list[str]:
         """Their row ids in snapshots."""
         return [*self.rows, *(INCIDENT_ROW + ident for ident in self.incidents)]
@@ -80,13 +85,24 @@ def find(conn: Connection, principal: str) -> Subjects:
     )
 
 
+def behind(conn: Connection, row_ids: Iterable[str]) -> set[str]:
+    """Names of those who gave this feedback or opened these incidents, and of those whose requests they are about."""
+    names: set[str] = set()
+    for table, said_by in ((feedback, feedback.c.principal), (incidents, incidents.c.opened_by)):
+        about = table.outerjoin(interactions, interactions.c.id == table.c.interaction_id)
+        for part in chunks(row_ids):
+            query = select(said_by, interactions.c.principal).select_from(about).where(table.c.id.in_(part))
+            names.update(name for row in conn.execute(query) for name in row if name)
+    return names
+
+
 def counts(conn: Connection, principal: str, theirs: Subjects) -> dict[str, int]:
     """What would go from each table."""
     return {
         "interactions": len(theirs.requests),
         "feedback": len(theirs.rows),
         "incidents": len(theirs.incidents),
-        "quarantine": _count(conn, quarantine, quarantine.c.row_id, theirs.rows),
+        "quarantine": _count(conn, quarantine, quarantine.c.row_id, theirs.held_rows),
         "snapshot_rows": _count(conn, snapshot_rows, snapshot_rows.c.row_id, theirs.snapshot_rows),
         "rollout_evidence": int(
             conn.execute(
@@ -111,7 +127,7 @@ def remove(conn: Connection, principal: str, theirs: Subjects) -> dict[str, int]
         "feedback": _delete(conn, feedback, feedback.c.id, theirs.rows),
         "interactions": _delete(conn, interactions, interactions.c.id, theirs.requests),
         "incidents": _delete(conn, incidents, incidents.c.id, theirs.incidents),
-        "quarantine": _delete(conn, quarantine, quarantine.c.row_id, theirs.rows),
+        "quarantine": _delete(conn, quarantine, quarantine.c.row_id, theirs.held_rows),
         "rollout_evidence": conn.execute(
             delete(rollout_evidence).where(rollout_evidence.c.principal == principal)
         ).rowcount,

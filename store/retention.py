@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 
 from store import reviews
 from store.rows import chunks, take
-from store.tables import feedback, interactions, quarantine
+from store.tables import feedback, incidents, interactions, quarantine
 
 BATCH = 2_000
 
@@ -21,6 +21,14 @@ def _old_interactions(model: str, before: datetime) -> Select[tuple[str]]:
     """A request that feedback points to stays: without it the feedback says nothing."""
     said = exists().where(feedback.c.interaction_id == interactions.c.id)
     return select(interactions.c.id).where(interactions.c.model == model, interactions.c.created_at < before, ~said)
+
+
+def _old_quarantine(model: str, before: datetime) -> ColumnElement[bool]:
+    """A reviewer's word stays as long as what it is about: without it a dropped row would teach again."""
+    said = exists().where(feedback.c.id == quarantine.c.row_id)
+    told = exists().where(incidents.c.id == quarantine.c.row_id)
+    expires = (quarantine.c.status == "held") | ~(said | told)
+    return (quarantine.c.model == model) & (quarantine.c.updated_at < before) & expires
 
 
 def count_feedback(conn: Connection, model: str, before: datetime) -> int:
@@ -36,9 +44,9 @@ def count_interactions(conn: Connection, model: str, before: datetime) -> int:
 
 
 def count_quarantine(conn: Connection, model: str, before: datetime) -> int:
-    """Quarantined rows not touched since `before`."""
-    old = (quarantine.c.model == model) & (quarantine.c.updated_at < before)
-    return int(conn.execute(select(func.count()).select_from(quarantine).where(old)).scalar_one())
+    """Held rows not touched since `before`, and decided ones whose feedback or incident is gone."""
+    query = select(func.count()).select_from(quarantine).where(_old_quarantine(model, before))
+    return int(conn.execute(query).scalar_one())
 
 
 def drop_feedback(conn: Connection, model: str, before: datetime) -> list[str]:
@@ -67,9 +75,8 @@ def drop_interactions(conn: Connection, model: str, before: datetime) -> list[st
 
 
 def drop_quarantine(conn: Connection, model: str, before: datetime) -> int:
-    """Delete old quarantined rows; a row still in the feedback is judged again by the next retrain."""
-    old = (quarantine.c.model == model) & (quarantine.c.updated_at < before)
-    ids = list(conn.execute(select(quarantine.c.row_id).where(old)).scalars())
+    """Delete old held rows, which the next retrain judges again, and decided ones that are about nothing any more."""
+    ids = list(conn.execute(select(quarantine.c.row_id).where(_old_quarantine(model, before))).scalars())
     for part in chunks(ids):
         conn.execute(delete(quarantine).where(quarantine.c.row_id.in_(part)))
     if ids:

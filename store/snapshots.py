@@ -116,9 +116,10 @@ def replace_record(conn: Connection, snapshot: DatasetSnapshot) -> None:
     conn.execute(update(table).where(table.c.digest == snapshot.digest).values(values))
 
 
-def digests(conn: Connection) -> list[str]:
-    """All published snapshots, oldest first."""
-    return list(conn.execute(select(table.c.digest).order_by(table.c.created_at)).scalars())
+def digests(conn: Connection, model: str) -> list[str]:
+    """A model's published snapshots, oldest first."""
+    query = select(table.c.digest).where(table.c.model == model).order_by(table.c.created_at)
+    return list(conn.execute(query).scalars())
 
 
 def lost_rows(conn: Connection, digest: str) -> set[str]:

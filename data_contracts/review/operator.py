@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 from sqlalchemy import Connection
 
 from configs.errors import ConflictError, InputError, NotFoundError
+from data_contracts.ids import UNNAMED
 from data_contracts.records import QuarantinedRow
 from data_contracts.redaction import Redactor
-from store import audit, quarantine, reviews
+from store import audit, person, quarantine, reviews
 from store.engine import Store
 from store.review_feeds import ROW_KINDS
 
@@ -26,11 +28,12 @@ def decide_rows(
         how many changed; those that had the status already did not.
 
     Raises:
-        InputError: no name or no reason.
+        InputError: no name, no reason, or a reason that names who wrote a row or asked.
         NotFoundError: a row is not in this model's quarantine.
         ConflictError: a row cannot be let through whatever a person says.
     """
-    by, reason = by.strip(), Redactor().redact(" ".join(reason.split()))[0][:MAX_REASON]
+    said = " ".join(reason.split())
+    by, reason = by.strip(), Redactor().redact(said)[0][:MAX_REASON]
     if not by or not reason:
         raise InputError("a name and a reason are needed", where="--by / --reason", expected="text", found="blank")
     wanted = sorted(set(row_ids))
@@ -39,6 +42,7 @@ def decide_rows(
         # Items, then rows, then the log, as a label does: otherwise the two could wait for each other.
         items = reviews.lock_about(conn, ROW_KINDS, wanted)
         rows = [_releasable(conn, model, row_id, status) for row_id in wanted]
+        _refuse_names(person.behind(conn, wanted), said)
         changing = [row for row in rows if row.status != status]
         for row in changing:
             quarantine.set_status(conn, row.row_id, status)
@@ -47,6 +51,19 @@ def decide_rows(
             detail = {"from": row.status, "rule": row.reason, "reason": reason}
             audit.append(conn, by, f"quarantine.{status}", row.row_id, detail)
     return len(changing)
+
+
+def _refuse_names(names: set[str], reason: str) -> None:
+    """An erasure does not reach the audit log, so a reason may not hold the name of whom a row is of."""
+    for name in names - {UNNAMED}:
+        words = re.escape(" ".join(name.casefold().split()))
+        if words and re.search(rf"(?<!\w){words}(?!\w)", reason.casefold()):
+            raise InputError(
+                "the audit log keeps this for ever, so it may not hold the name of whom a row is of",
+                where="--reason",
+                expected="for example a ticket's number",
+                fix="say it without the name",
+            )
 
 
 def _releasable(conn: Connection, model: str, row_id: str, status: str) -> QuarantinedRow:

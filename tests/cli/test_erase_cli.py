@@ -74,6 +74,7 @@ def test_erase_lineage_and_scan(profile: list[str], world: World, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert world.version in done.stdout
     assert "moved.parquet" in done.stdout
+    assert "`tidemill review tidy`" in done.stdout
     assert NAME not in done.stdout + done.stderr
 
     after = tidemill("erase", NAME, "--scan", "--text-file", str(texts), "--json", *profile)

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from configs.loader import load_config
+from flows.context import open_context
+from store.erasure import known_exports
+
 ROOT = Path(__file__).parents[2]
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 DPO = {
@@ -113,3 +117,11 @@ def test_the_sources_of_a_profile_are_listed(profile: Path, tmp_path: Path) -> N
     code, (source,), _ = feedback(profile, "sources")
     assert code == 0
     assert (source["source"], source["pulled"], source["failures"]) == (f"csv:{tmp_path}/inbox", "never", 0)
+
+
+def test_an_export_is_remembered_before_its_file_is_written(profile: Path) -> None:
+    assert feedback(profile, "export", "/proc/none/x")[0] == 3  # it never got to its end
+    context = open_context(load_config(profile))
+    with context.store.read() as conn:
+        assert known_exports(conn) == ["/proc/none/x"]
+    context.store.close()

@@ -445,3 +445,30 @@ def test_an_operator_releases_all_or_none_with_name_and_reason(store: Store) -> 
     assert [(e.actor, e.action, e.subject) for e in entries[:1]] == [("ops", "quarantine.released", "row-2")]
     assert len(entries) == 3
     assert entries[0].detail["reason"] == "seen by <EMAIL_1>"
+
+
+def test_an_operators_reason_names_nobody_a_row_is_of(store: Store) -> None:
+    hold(store, "row-0", author="ann lee")
+    hold(store, "row-1", author="bert")
+    with store.write() as conn:
+        said = Feedback(
+            id="row-2",
+            interaction_id="req-row-1",
+            kind="correction",
+            created_at=utc_now(),
+            principal="cyd",
+            text=SECRET,
+        )
+        feedback.insert(conn, [(MODEL, said)])
+        quarantine.put(conn, MODEL, [QuarantinedRow(row_id="row-2", digest="d" * 64, reason="burst")], None)
+    opened = an_incident(store)
+    with store.write() as conn:
+        quarantine.put(conn, MODEL, [QuarantinedRow(row_id=opened.id, digest="d" * 64, reason="r")], None)
+    refused = {"row-0": "Ann  Lee asked", "row-1": "(bert)", "row-2": "bert was asked", opened.id: opened.opened_by}
+    for row, reason in refused.items():
+        with pytest.raises(InputError, match="may not hold the name"):
+            decide_rows(store, MODEL, [row], "dropped", by="ops", reason=reason)
+    with store.read() as conn:
+        assert audit.entries(conn) == []
+    # Parts of words, and people of rows that were not chosen, are no names here.
+    assert decide_rows(store, MODEL, ["row-1"], "dropped", by="ops", reason="Bertram and Ann Lee say so") == 1

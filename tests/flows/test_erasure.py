@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import AdapterRejectedError, InputError, SnapshotError, StaleTokenError
-from data_contracts.records import Arm, Cause, utc_now
+from configs.errors import AdapterRejectedError, InputError, NotFoundError, SnapshotError, StaleTokenError
+from data_contracts.records import Arm, Cause, QuarantinedRow, utc_now
+from data_contracts.review.operator import decide_rows
 from data_contracts.snapshots import read_rows, remaining_rows, verify
 from flows import erasure as job
 from flows.erasure_rows import TAINT_TAG
@@ -437,3 +438,66 @@ def test_on_a_real_mlflow_nothing_is_left_in_runs_and_files(tmp_path: Path, mlfl
     assert tags[world.version].startswith("erasure ")
     assert tags[world.clean_version] == ""
     world.context.store.close()
+
+
+def test_an_export_that_cannot_be_rewritten_is_named_and_stops_nothing(world: World, tmp_path: Path) -> None:
+    exported = tmp_path / "exported.jsonl"
+    blocked = tmp_path / ".exported.jsonl.erasing"
+    blocked.mkdir()  # where the new file would be written
+    outcome = erase(world)
+    assert set(outcome.exports) == {str(exported), str(tmp_path / "moved.parquet")}
+    assert [f.place for f in scan(world.context, NAME, TEXTS).findings if f.needle == "name"] == [f"export {exported}"]
+    blocked.rmdir()
+    finish(world)
+    assert raw_hits(tmp_path) == []
+
+
+def test_an_export_under_way_is_cleaned_as_the_erasure_settles(world: World, tmp_path: Path) -> None:
+    late = tmp_path / "late.jsonl"
+    with world.context.store.write() as conn:
+        erasure.record_export(conn, world.context.model, str(late), 0)
+    written = (tmp_path / "exported.jsonl").read_bytes()  # what it read before the erasure
+    assert str(late) in erase(world).exports
+    late.write_bytes(written)
+    assert scan(world.context, NAME, TEXTS).findings
+    finish(world)
+    assert late.read_bytes()
+    assert raw_hits(tmp_path) == []
+    assert scan(world.context, NAME, TEXTS).findings == ()
+
+
+def test_an_export_elsewhere_is_said_to_be_not_looked_at(world: World) -> None:
+    with world.context.store.write() as conn:
+        erasure.record_export(conn, world.context.model, "s3://bucket/rows.jsonl", 1)
+    assert "export s3://bucket/rows.jsonl: not a local file" in scan(world.context, NAME, TEXTS).skipped
+
+
+def test_a_failing_erasure_stays_open_and_says_the_type_only(world: World) -> None:
+    with world.context.store.write() as conn:
+        ident = erasure.create(
+            conn, pseudonym="p", by="officer", reason="t", deadline=utc_now(), upto_seq=0, places={}
+        ).id  # it has no places: its steps fail
+    observer = PrintObserver(quiet=True)
+    assert job.go_on(world.context, observer) == 1
+    assert observer.lines[-1] == f"Erasure {ident} failed (KeyError); it stays open and is tried again."
+
+
+def test_a_contract_report_in_html_goes_though_its_ids_are_not_quoted(world: World) -> None:
+    folder = world.context.state.runs / "someone-elses-retrain"
+    folder.mkdir()
+    page = folder / "contract_report.html"
+    page.write_text(f"<td>{world.theirs['held']}</td><td>{PROMPT}</td>", encoding="utf-8")
+    erase(world)
+    assert not page.exists()
+
+
+def test_an_incident_of_theirs_leaves_the_quarantine_and_cannot_be_released(world: World) -> None:
+    ident, model, store = world.theirs["opened"], world.context.model, world.context.store
+    with store.write() as conn:
+        quarantine.put(conn, model, [QuarantinedRow(row_id=ident, digest="d", reason="r", detail=PROMPT)], None)
+    assert job.plan(world.context, NAME).counts["quarantine"] == 2
+    assert erase(world).counts["quarantine"] == 2
+    with store.read() as conn:
+        assert quarantine.statuses(conn, model) == {}
+    with pytest.raises(NotFoundError):
+        decide_rows(store, model, [ident], "released", by="ops", reason="fine")

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.records import utc_now
+from configs.errors import ConfigError
+from data_contracts.records import QuarantinedRow, utc_now
 from data_contracts.snapshots import read_rows, remaining_rows
+from flows.context import open_context
 from flows.erasure_scan import scan
+from flows.observer import PrintObserver
 from flows.retention import cutoffs, retain
+from flows.watch import _retain
 from monitoring.erasure_deadline import retire_overdue
-from store import audit, erasure, interactions
-from tests.flows.erasure_world import NAME, TEXTS, World, build
+from store import audit, erasure, interactions, quarantine
+from store.retention import drop_feedback
+from tests.flows.erasure_world import NAME, TEXTS, World, build, world_config
 
 ALL = {"interaction": 30, "feedback": 30, "quarantine": 30, "report": 30, "run": 30}
 
@@ -90,3 +95,52 @@ def test_the_open_retrains_folder_stays(world: World) -> None:
     os.utime(folder, (0, 0))
     retain(world.context, now=utc_now() + timedelta(days=31))
     assert folder.is_dir()
+
+
+def test_a_reviewers_word_stays_as_long_as_what_it_is_about(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"quarantine": 30}})
+    store, model = world.context.store, world.context.model
+    dropped, released, incident, lost = world.others[0], world.others[1], world.theirs["incident"], "of-nothing"
+    rows = [QuarantinedRow(row_id=i, digest="d", reason="r") for i in (dropped, released, incident, lost)]
+    with store.write() as conn:
+        quarantine.put(conn, model, rows, None)
+        for ident in (dropped, incident, lost):
+            quarantine.set_status(conn, ident, "dropped")
+        quarantine.set_status(conn, released, "released")
+    now = utc_now() + timedelta(days=31)
+    assert retain(world.context, dry_run=True, now=now) == {"quarantine": 2}
+    assert retain(world.context, now=now) == {"quarantine": 2}  # the held row, and the word on nothing
+    with store.read() as conn:
+        left = quarantine.statuses(conn, model)
+    assert left == {dropped: "dropped", released: "released", incident: "dropped"}
+    store.close()
+
+
+def test_the_live_snapshot_of_another_model_in_the_store_stays_whole(tmp_path: Path) -> None:
+    world = build(tmp_path / "state")
+    folder = world.context.state.snapshots / world.snapshot
+    other = open_context(world_config(tmp_path / "state", model={"name": "other-bot"}, retention={"ttl_days": ALL}))
+    with world.context.store.write() as conn:
+        assert len(drop_feedback(conn, world.context.model, utc_now() + timedelta(days=1))) == 10
+    assert other.model != world.context.model
+    assert retain(other, now=utc_now() + timedelta(days=31))["snapshot_rows"] == 0
+    assert len(read_rows(folder)) == 8
+    other.store.close()
+    world.context.store.close()
+
+
+def test_a_limit_beyond_the_end_of_dates_is_refused(tmp_path: Path) -> None:
+    for limits in ({"ttl_days": {"feedback": 999_999}}, {"erasure_deadline_days": 999_999}):
+        with pytest.raises(ConfigError, match="36500"):
+            world_config(tmp_path, retention=limits)
+    assert cutoffs(open_context(world_config(tmp_path, retention={"ttl_days": {"feedback": 36_500}})))
+
+
+def test_a_file_retention_cannot_reach_does_not_stop_the_watch(world: World, tmp_path: Path) -> None:
+    reports = world.context.state.reports
+    reports.rename(tmp_path / "reports")
+    reports.mkdir()
+    (reports / "loop").symlink_to(reports / "loop")  # to look at it is an OSError
+    observer = PrintObserver(quiet=True)
+    assert _retain(world.context, observer) == {}
+    assert observer.lines == ["Retention waits: OSError"]
