@@ -15,7 +15,7 @@ CONTROL_TOKEN = re.compile(
     r"(?i)<[|｜][^|｜<>]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>"
     r"|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text))>"
 )
-"""What chat templates mark turns with: `<|im_end|>` and the like; the pattern of the contracts' template-token rules."""
+"""What chat templates mark turns with (`<|im_end|>`); the pattern of the contracts' template-token rules."""
 
 
 def _teachable(text: str) -> bool:

@@ -33,7 +33,9 @@ def feedback_id(item: ReviewItem) -> str:
     return f"review-{item.id}"
 
 
-def check(conn: Connection, item: ReviewItem, answer: ReviewAnswer, curation: CurationSection, redactor: Redactor) -> None:
+def check(
+    conn: Connection, item: ReviewItem, answer: ReviewAnswer, curation: CurationSection, redactor: Redactor
+) -> None:
     """Refuse a required answer that no model could learn, before it is recorded.
 
     Raises:

@@ -18,7 +18,14 @@ MAX_REASON = 300
 
 
 def decide_rows(
-    store: Store, model: str, row_ids: Sequence[str], status: Literal["released", "dropped"], *, by: str, reason: str, redactor: Redactor | None = None
+    store: Store,
+    model: str,
+    row_ids: Sequence[str],
+    status: Literal["released", "dropped"],
+    *,
+    by: str,
+    reason: str,
+    redactor: Redactor | None = None,
 ) -> int:
     """Release or drop rows, all or none, each with its audit entry; their review items leave the queue.
 
