@@ -8,10 +8,11 @@ from typing import Any
 
 from cli.visible import indented, visible, visible_line
 from configs.errors import InputError, NotFoundError
-from data_contracts.records import QuarantinedRow, ReviewPayload
+from data_contracts.records import Incident, QuarantinedRow, ReviewPayload
+from data_contracts.redaction import Redactor
 from data_contracts.review.desk import redacted
 from flows.context import Context
-from store import feedback, quarantine, reviews
+from store import feedback, incidents, quarantine, reviews
 from store.review_feeds import ROW_KINDS
 
 STATUSES = ("held", "released", "dropped", "all")
@@ -61,7 +62,7 @@ def chosen(context: Context, rows: Sequence[str], code: str | None) -> list[str]
 
 
 def row_facts(context: Context, row_id: str) -> dict[str, Any]:
-    """A row with its texts, redacted once more, and its review item.
+    """A row or an incident with its texts, redacted once more, and its review item.
 
     Raises:
         NotFoundError: it is not in quarantine.
@@ -69,26 +70,50 @@ def row_facts(context: Context, row_id: str) -> dict[str, Any]:
     with context.store.read() as conn:
         held = quarantine.get(conn, context.model, row_id)
         row = feedback.labelled_by_id(conn, [row_id]).get(row_id)
-        items = [item for kind in ROW_KINDS if (item := reviews.find(conn, kind, row_id)) is not None]
+        incident = incidents.get(conn, row_id)
+        items = [item for kind in (*ROW_KINDS, "incident") if (item := reviews.find(conn, kind, row_id)) is not None]
     if held is None:
         raise NotFoundError(
             "The row is not in quarantine.", where="quarantine", found=row_id, fix="`tidemill quarantine list`"
         )
     if row is not None:
-        shown = redacted(ReviewPayload(messages=row.messages, answer=row.answer, proposed=row.completion))
+        shown = redacted(
+            ReviewPayload(messages=row.messages, answer=row.answer, proposed=row.completion), context.redactor
+        )
         row = row.model_copy(update={"messages": shown.messages, "answer": shown.answer, "completion": shown.proposed})
     return {
         **held.model_dump(mode="json"),
         "row": None if row is None else row.model_dump(mode="json"),
+        "incident": None if incident is None else _clean(incident, context.redactor).model_dump(mode="json"),
         "review_items": [{"item": item.id, "kind": item.kind, "status": item.status} for item in items],
     }
+
+
+def _clean(incident: Incident, redactor: Redactor) -> Incident:
+    payload = ReviewPayload(
+        messages=incident.messages,
+        answer=incident.answer,
+        proposed=incident.required,
+        options=incident.paraphrases,
+        title=incident.title,
+    )
+    shown = redacted(payload, redactor)
+    texts = {"answer": shown.answer, "required": shown.proposed, "paraphrases": shown.options, "title": shown.title}
+    return incident.model_copy(update={"messages": shown.messages, **texts})
 
 
 def row_text(facts: dict[str, Any]) -> str:
     """For the terminal: texts indented, control characters shown."""
     lines = [f"row {facts['row_id']}: {facts['status']}, {facts['reason']}", visible(facts["detail"])]
     lines += [f"review item {item['item']} ({item['kind']}): {item['status']}" for item in facts["review_items"]]
-    row = facts["row"]
+    row, incident = facts["row"], facts["incident"]
+    if incident is not None:
+        opener = visible_line(incident["opened_by"])
+        lines += ["", f"incident of severity {incident['severity']} by {opener}: {visible_line(incident['title'])}"]
+        said = [(m["role"], m["content"]) for m in incident["messages"]]
+        said += [("the model answered", incident["answer"]), ("required", incident["required"])]
+        said += [("another way of asking", text) for text in incident["paraphrases"]]
+        return "\n".join([*lines, *(line for name, text in said for line in ("", f"{name}:", indented(text)))])
     if row is None:
         return "\n".join([*lines, "", "The row itself is not in the store (any more)."])
     lines += ["", f"{row['kind']} by {visible_line(row['principal'])} ({row['scope']}), source {row['source']}"]

@@ -67,7 +67,9 @@ def _decide(
         ids = chosen(context, rows or [], code)
         if code is not None and not yes:
             _confirm(f"{len(ids)} rows will be {status}. Go on?")
-        changed = decide_rows(context.store, context.model, ids, status, by=who[0], reason=who[1])
+        changed = decide_rows(
+            context.store, context.model, ids, status, by=who[0], reason=who[1], redactor=context.redactor
+        )
     facts = {status: changed, "unchanged": len(ids) - changed}
     show({**facts, "rows": ids}, [facts], as_json=as_json)
 

@@ -58,7 +58,7 @@ def plan_retrain(context: Context) -> dict[str, Any]:
     known = open_incidents(context.store, context.model)
     learnable = set(judge_incidents(known, contracts["incident"], released=frozenset(released)).report.accepted)
     found = [incident for incident in known if incident.id in learnable]
-    teaching = [*curated.train, *incident_rows(found, protected, context.config.curation)]
+    teaching = [*curated.train, *incident_rows(found, protected, context.config.curation, context.redactor)]
     rejects = dict(report.reasons)
     for row in curated.left_out:
         rejects[row.reason] = rejects.get(row.reason, 0) + 1

@@ -23,7 +23,7 @@ VERDICTS = {"a": "accept", "r": "reject", "c": "correct"}
 
 def desk_of(context: Context) -> Desk:
     """The queue of a context's model."""
-    return Desk(context.store, context.config, context.state.key)
+    return Desk(context.store, context.config, context.state.key, context.redactor)
 
 
 def task_text(task: Task) -> str:

@@ -2,6 +2,7 @@
 
 What is kept in memory is columns (some 250 bytes a row, see docs/scale.md), never the texts: they go to one Arrow file
 that is memory-mapped. The list-based steps of a retrain (`flows.steps`) decide the same with the same rules.
+The file `left_out.arrow` says of each row that is left out why.
 
     report = stream_snapshot(batches, work, root, contract=..., policy=..., ...)
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,35 +20,29 @@ from typing import TYPE_CHECKING, Any
 
 from configs.curation import CurationSection
 from data_contracts.contract import Contract
-from data_contracts.curation import TARGET, TRAIN, Embed, Person, Verdicts, curate_table
+from data_contracts.curation import REASONS, TARGET, TRAIN, Embed, Person, Verdicts, curate_table
 from data_contracts.digests import digest
 from data_contracts.overlap import answer_key
 from data_contracts.records import DatasetSnapshot
 from data_contracts.redaction import Redactor
+from data_contracts.stream_batches import (
+    LeftOut,
+    contract_columns,
+    labelled_schema,
+    left_out_schema,
+    only_readable,
+    redact_batch,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+
+    from data_contracts.expectations import TableVerdict
 
 SPLITS = {TRAIN: "train", TARGET: "target"}
 PIECE_ROWS = 16_384
 """Rows that are handled at a time after the first pass."""
-
-
-def labelled_schema() -> pa.Schema:
-    """Columns of the batches: the fields of `records.LabelledRow`; `created_at` is UTC in microseconds."""
-    import pyarrow as pa
-
-    message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
-    texts = ("id", "digest", "interaction_id", "kind", "principal", "scope")
-    more = ("answer", "completion", "version", "source", "asked_by")
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in texts),
-            ("created_at", pa.timestamp("us", "UTC")),
-            ("messages", pa.list_(message)),
-            *((name, pa.string()) for name in more),
-        ]
-    )
 
 
 @dataclass
@@ -58,7 +53,10 @@ class StreamReport:
     """None if no row teaches."""
     rows: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    """Rows left out, by reason code: `contract.<rule>` and those of curation."""
+    """Rows left out, by reason code: `contract.<rule>`, `contract.unreadable` and those of curation."""
+    left_out: Path | None = None
+    """An Arrow file in the folder `work`: `id` (null where that is what cannot be read) and `reason` of every row that
+    was left out."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage: source, redaction, contract, curation, snapshot."""
 
@@ -86,6 +84,8 @@ def stream_snapshot(
     watermark: int,
     created_at: datetime,
     released: Set[str] = frozenset(),
+    dropped: Set[str] = frozenset(),
+    suspects: Set[str] = frozenset(),
     people: Mapping[str, Person] | None = None,
     earlier: Mapping[str, str] | None = None,
     embed: Embed | None = None,
@@ -105,7 +105,9 @@ def stream_snapshot(
         base_digest: of the base that is trained.
         watermark: highest commit sequence number among the rows.
         created_at: aware; also when accounts' ages are taken.
-        released: ids a person let through.
+        released: ids a person let through, past the contract too.
+        dropped: ids a person ruled out for good.
+        suspects: ids of rows that were new in a round that ended badly.
         people: what is known of principals.
         earlier: row id -> split in earlier snapshots.
         embed: sentence embeddings; without them prompts are compared by words.
@@ -115,24 +117,30 @@ def stream_snapshot(
         ContractError: see `expectations.validate_table`.
         InputError: a column is missing.
     """
-    report = StreamReport()
     work.mkdir(parents=True, exist_ok=True)
-    accepted = _judged(batches, work, contract, redactor, report)
-    with report.timed("curation"):
-        table = _mapped(accepted)
-        verdicts = curate_table(
-            table,
-            released,
-            policy,
-            eval_prompts,
-            people=people,
-            earlier=earlier,
-            embed=embed,
-            now=created_at,
-            redaction=redactor.policy,
-        )
-    for reason, count in verdicts.reasons.items():
-        report.reasons[reason] = report.reasons.get(reason, 0) + count
+    report = StreamReport(left_out=work / "left_out.arrow")
+    with _writer(work / "left_out.arrow", left_out_schema()) as out:
+        out_of = LeftOut(out, report.reasons)
+        table = _mapped(_judged(batches, work, contract, redactor, released, report, out_of))
+        with report.timed("curation"):
+            verdicts = curate_table(
+                table,
+                released,
+                policy,
+                eval_prompts,
+                dropped=dropped,
+                people=people,
+                suspects=suspects,
+                earlier=earlier,
+                embed=embed,
+                now=created_at,
+                redaction=redactor.policy,
+            )
+            start = 0
+            for batch in _pieces(table):
+                codes = verdicts.codes[start : start + len(batch)].tolist()
+                out_of.add(batch.column("id"), ["" if code < 2 else REASONS[code - 2] for code in codes])
+                start += len(batch)
     if not (verdicts.codes < 2).any():
         return report
     with report.timed("snapshot"):
@@ -155,7 +163,13 @@ def stream_snapshot(
 
 
 def _judged(
-    batches: Iterable[pa.RecordBatch], work: Path, contract: Contract, redactor: Redactor, report: StreamReport
+    batches: Iterable[pa.RecordBatch],
+    work: Path,
+    contract: Contract,
+    redactor: Redactor,
+    released: Set[str],
+    report: StreamReport,
+    out_of: LeftOut,
 ) -> Path:
     """Redact and validate; the file of the accepted rows."""
     from data_contracts.expectations import validate_table
@@ -164,33 +178,59 @@ def _judged(
     inner: Counter[str] = Counter()
 
     def columns() -> Iterator[pa.RecordBatch]:
-        with _writer(everything) as out:
+        with _writer(everything, labelled_schema()) as out:
             for batch in _timed_source(batches, inner):
                 begun = time.perf_counter()
-                clean = redact_batch(batch, redactor)
+                report.rows += len(batch)
+                clean = redact_batch(only_readable(batch, out_of), redactor)
                 out.write_batch(clean)
-                report.rows += len(clean)
                 inner["redaction"] += time.perf_counter() - begun  # type: ignore[assignment]
                 yield contract_columns(clean)
 
     begun = time.perf_counter()
     verdict = validate_table(columns(), contract)
-    refused = verdict.refused()
-    warnings = {rule.name for rule in contract.rules if rule.severity == "warning"}
-    first = _first_reasons(verdict.broken, refused, warnings, verdict.critical)
-    report.reasons.update(first)
-    with _writer(accepted) as out:
-        start = 0
-        for batch in _pieces(_mapped(everything)):
-            import pyarrow as pa
-
-            out.write_batch(batch.filter(pa.array(~refused[start : start + len(batch)])))
-            start += len(batch)
+    _write_accepted(everything, accepted, verdict, released, out_of)
     everything.unlink()
     total = time.perf_counter() - begun
     report.seconds.update(source=inner["source"], redaction=inner["redaction"])
     report.seconds["contract"] = total - inner["source"] - inner["redaction"]
     return accepted
+
+
+def _write_accepted(
+    everything: Path, accepted: Path, verdict: TableVerdict, released: Set[str], out_of: LeftOut
+) -> None:
+    """Keep what the contract accepts or a person let through, and say of each other row which rule it broke first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    codes, names = _first_broken(verdict)
+    through = pa.array(sorted(released), pa.string())
+    start = 0
+    with _writer(accepted, labelled_schema()) as out:
+        for batch in _pieces(_mapped(everything)):
+            code = codes[start : start + len(batch)]
+            start += len(batch)
+            ids = batch.column("id")
+            code[pc.is_in(ids, value_set=through).to_numpy(zero_copy_only=False)] = 0
+            out_of.add(ids, [names[n] for n in code.tolist()])
+            out.write_batch(batch.filter(pa.array(code == 0)))
+
+
+def _first_broken(verdict: TableVerdict) -> tuple[np.ndarray, list[str]]:
+    """(rows,) int16 codes and what they mean, as in `expectations.report_of`; code 0 is a row that broke nothing."""
+    import numpy as np
+
+    codes, names = np.zeros(verdict.rows, dtype=np.int16), [""]
+    warnings = {rule.name for rule in verdict.contract.rules if rule.severity == "warning"}
+    for name, places in verdict.broken.items():
+        if name not in warnings and len(places):
+            codes[places[codes[places] == 0]] = len(names)
+            names.append(f"contract.{name}")
+    if verdict.critical:
+        codes[codes == 0] = len(names)
+        names.append(f"contract.batch_{verdict.critical[0]}")
+    return codes, names
 
 
 def _timed_source(batches: Iterable[pa.RecordBatch], inner: Counter[str]) -> Iterator[pa.RecordBatch]:
@@ -202,81 +242,6 @@ def _timed_source(batches: Iterable[pa.RecordBatch], inner: Counter[str]) -> Ite
         if batch is None:
             return
         yield batch
-
-
-def _first_reasons(
-    broken: Mapping[str, Any], refused: Any, warnings: Set[str], critical: Sequence[str]
-) -> dict[str, int]:
-    """Refused rows by the first rule each broke; the rest of a batch a critical rule took by that rule."""
-    import numpy as np
-
-    seen = np.zeros(len(refused), dtype=bool)
-    counts: dict[str, int] = {}
-    for name, places in broken.items():
-        if name in warnings or not len(places):
-            continue
-        new = places[~seen[places]]
-        seen[new] = True
-        if len(new):
-            counts[f"contract.{name}"] = len(new)
-    rest = int((refused & ~seen).sum())
-    if rest:
-        counts[f"contract.batch_{critical[0]}"] = rest
-    return counts
-
-
-def redact_batch(batch: pa.RecordBatch, redactor: Redactor) -> pa.RecordBatch:
-    """A batch with the same columns, its messages, answer and completion redacted, one conversation a row."""
-    import pyarrow as pa
-
-    names = batch.schema.names
-    texts = {name: batch.column(name).to_pylist() for name in ("messages", "answer", "completion")}
-    changed = False
-    for place, messages in enumerate(texts["messages"]):
-        session = redactor.session()
-        said = [{"role": m["role"], "content": m["content"] or ""} for m in messages or ()]
-        clean, counts = redactor.redact_messages(said, session)
-        found = bool(counts)
-        for name in ("answer", "completion"):
-            text = texts[name][place]
-            if text:
-                texts[name][place], more = session.redact(text)
-                found = found or bool(more)
-        if found:
-            texts["messages"][place] = clean
-            changed = True
-    if not changed:
-        return batch
-    arrays = [
-        pa.array(texts[name], batch.schema.field(name).type) if name in texts else batch.column(name) for name in names
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
-
-
-def contract_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The columns a contract may name, those of the conversation derived."""
-    import pyarrow as pa
-
-    from data_contracts.contract_columns import COLUMNS, arrow_type
-
-    plain = ("id", "interaction_id", "kind", "principal", "scope", "source", "version", "created_at")
-    columns: dict[str, Any] = {name: batch.column(name).cast(arrow_type(COLUMNS[name])) for name in plain}
-    messages = batch.column("messages").to_pylist()
-    answers, completions = batch.column("answer").to_pylist(), batch.column("completion").to_pylist()
-    derived: dict[str, list[Any]] = {
-        "prompt": [next((m["content"] for m in reversed(row or ()) if m["role"] == "user"), "") for row in messages],
-        "conversation": ["\n".join(m["content"] for m in row or ()) for row in messages],
-        "last_role": [row[-1]["role"] if row else None for row in messages],
-        "turns": [len(row or ()) for row in messages],
-        "answer": answers,
-        "completion": completions,
-        "completion_words": [len((text or "").split()) for text in completions],
-        "repeats_answer": [
-            a == b or answer_key(b or "") == answer_key(a or "") for a, b in zip(answers, completions, strict=True)
-        ],
-    }
-    columns.update({name: pa.array(values, arrow_type(COLUMNS[name])) for name, values in derived.items()})
-    return pa.RecordBatch.from_pydict(columns)
 
 
 def _teaching(table: pa.Table, verdicts: Verdicts) -> Iterator[pa.Table]:
@@ -307,10 +272,10 @@ def _teaching(table: pa.Table, verdicts: Verdicts) -> Iterator[pa.Table]:
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator[Any]:
+def _writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
     import pyarrow as pa
 
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, labelled_schema()) as out:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as out:
         yield out
 
 

@@ -34,7 +34,9 @@ def suspects(conn: Connection, model: str, outcomes: Sequence[str]) -> set[str]:
             continue
         for step in steps.list_steps(conn, request.id):
             if step.name == "snapshot" and step.output and step.output.get("snapshot"):
-                rows = set(step.output["snapshot"].get("row_ids", ()))
+                record = step.output["snapshot"]
+                # A large snapshot's record names none of its rows; the store's table of members does.
+                rows = set(record.get("row_ids", ())) or set(snapshot_table.splits(conn, record["digest"]))
                 if request.outcome in outcomes:
                     found |= rows - seen
                 seen |= rows

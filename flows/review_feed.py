@@ -50,7 +50,9 @@ def feed(context: Context, now: datetime | None = None) -> FeedResult:
         room = max(0, settings.max_open_items - len(reviews.open_subjects(conn, model)))
         opened = incidents.all(conn, model, status="open")
         known = reviews.queued(conn, "incident", [incident.id for incident in opened])
-        proposals = [incident_item(incident, settings) for incident in opened if incident.id not in known]
+        proposals = [
+            incident_item(incident, settings, context.redactor) for incident in opened if incident.id not in known
+        ]
         rows = _row_proposals(context, conn, room)
         before = review_feeds.sampled_upto(conn, model, now)
         samples, upto = _samples(context, conn, room - len(rows), before)
@@ -86,7 +88,7 @@ def _row_proposals(context: Context, conn: Connection, room: int) -> list[Propos
     found = review_feeds.unqueued_rows(conn, model, reasons, per_principal=most, limit=room + most)
     shown = Counter(reviews.open_per_person(conn, model))
     chosen: list[Proposal] = []
-    for proposal in row_items(found, model, settings):
+    for proposal in row_items(found, model, settings, context.redactor):
         author = proposal.people[0]
         if shown[author] < most and len(chosen) < room:
             shown[author] += 1
@@ -118,5 +120,5 @@ def _samples(context: Context, conn: Connection, room: int, seq: int) -> tuple[l
         served = interactions.get(conn, one.id)
         if served is not None:
             counts[days[one.id]] += 1
-            chosen.append(sample_item(served, settings))
+            chosen.append(sample_item(served, settings, context.redactor))
     return chosen, found[-1].seq if found else seq

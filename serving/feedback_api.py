@@ -176,7 +176,7 @@ def _check_teachable(gateway: Gateway, incident: Incident) -> None:
     Raises:
         InputError: too few distinct paraphrases that differ from the prompt and are fit to teach.
     """
-    usable = len(incident_rows([incident], (), gateway.config.curation))
+    usable = len(incident_rows([incident], (), gateway.config.curation, gateway.redactor))
     if usable < MIN_PARAPHRASES:
         raise input_error(
             "an incident is learnt from other ways of asking; the exact prompt is its test and never trained",

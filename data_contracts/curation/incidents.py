@@ -9,12 +9,13 @@ from configs.curation import CurationSection
 from data_contracts.digests import digest
 from data_contracts.overlap import PromptIndex, prompt_key
 from data_contracts.records import Incident, Message, SnapshotRow
-from data_contracts.redaction import contains_placeholder
+from data_contracts.redaction import Redactor, contains_placeholder
 
 CONTROL_TOKEN = re.compile(
-    r"<\|[^|<>\s]{1,64}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>", re.IGNORECASE
+    r"(?i)<[|｜][^|｜<>]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>"
+    r"|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text))>"
 )
-"""What chat templates mark turns with: `<|im_end|>` and the like."""
+"""What chat templates mark turns with (`<|im_end|>`); the pattern of the contracts' template-token rules."""
 
 
 def _teachable(text: str) -> bool:
@@ -22,27 +23,37 @@ def _teachable(text: str) -> bool:
 
 
 def incident_rows(
-    incidents: Sequence[Incident], eval_prompts: Iterable[str], config: CurationSection
+    incidents: Sequence[Incident],
+    eval_prompts: Iterable[str],
+    config: CurationSection,
+    redactor: Redactor | None = None,
 ) -> list[SnapshotRow]:
     """Training rows of incidents: their paraphrases with the reviewed answer, never an evaluation prompt.
 
-    Texts with redaction placeholders or chat control tokens are left out, as the contract does with feedback.
+    Texts are redacted once more, by the policy of today. Those with placeholders or chat control tokens are left out,
+    as the contract does with feedback; an incident whose prompt or answer holds what the policy drops teaches nothing.
+    A row names its incident: `row_id` is `incident:ID`.
 
     Args:
         incidents: open and fixed ones; each one's exact prompt is its regression test.
         eval_prompts: prompts of anchors, target items and incidents.
         config: for the similarity.
+        redactor: with the installation's policy and key; None masks everything.
     """
+    redactor = redactor or Redactor()
     prompts = [next((m.content for m in reversed(i.messages) if m.role == "user"), "") for i in incidents]
     protected = PromptIndex([*eval_prompts, *prompts], config.near_duplicate_similarity)
     rows: dict[str, SnapshotRow] = {}
     for incident in sorted(incidents, key=lambda i: i.id):
-        if not _teachable(incident.required):
+        session = redactor.session()
+        said = [message.content for message in redactor.redact_messages(incident.messages, session)[0]]
+        required, *paraphrases = (session.redact(text)[0] for text in (incident.required, *incident.paraphrases))
+        if not _teachable(required) or redactor.policy.drop_reason([*said, required]) is not None:
             continue
-        for paraphrase in incident.paraphrases:
+        for paraphrase in paraphrases:
             if not _teachable(paraphrase) or protected.overlap(paraphrase) in ("exact", "near"):
                 continue
-            name = digest(["incident", incident.id, prompt_key(paraphrase), incident.required])
+            name = digest(["incident", incident.id, prompt_key(paraphrase), required])
             rows.setdefault(
                 name,
                 SnapshotRow(
@@ -50,7 +61,8 @@ def incident_rows(
                     split="train",
                     source="incident",
                     messages=(Message(role="user", content=paraphrase),),
-                    completion=incident.required,
+                    completion=required,
+                    row_id=f"incident:{incident.id}",
                     slice=incident.severity,
                 ),
             )

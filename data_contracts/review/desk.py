@@ -10,7 +10,7 @@ The label, what it settles, what that changes and the audit entries are committe
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from sqlalchemy import Connection
@@ -69,11 +69,13 @@ class Desk:
         store: where the queue lives.
         config: the profile; its `review` section rules.
         key: this installation's secret: whose turn is gold, and pseudonyms in the audit log.
+        redactor: with the installation's policy; by default everything is masked.
     """
 
     store: Store
     config: Config
     key: bytes
+    redactor: Redactor = field(default_factory=Redactor)
 
     @property
     def model(self) -> str:
@@ -166,8 +168,8 @@ class Desk:
         """`label` in a transaction that began with `reviews.in_line`; False if this very answer was recorded before."""
         limit = self.config.serving.max_feedback_chars
         found = reviews.get(conn, item)
-        answer = checked_answer(answer, found.guideline, self.guidelines, max_chars=limit)
-        effects.check(conn, found, answer, self.config.curation)
+        answer = checked_answer(answer, found.guideline, self.guidelines, max_chars=limit, redactor=self.redactor)
+        effects.check(conn, found, answer, self.config.curation, self.redactor)
         new = reviews.label(conn, item, labeller, token, answer, role=role)
         if new:
             self._settle(conn, found, labeller, answer, role)
@@ -213,8 +215,8 @@ class Desk:
             known = ", ".join(self.guidelines.kinds)
             raise InputError("no such guideline", where="guideline", expected=known, found=guideline)
         limit = self.config.serving.max_feedback_chars
-        expected = checked_answer(expected, guideline, self.guidelines, max_chars=limit)
-        payload = redacted(payload)
+        expected = checked_answer(expected, guideline, self.guidelines, max_chars=limit, redactor=self.redactor)
+        payload = redacted(payload, self.redactor)
         item = ReviewItem(
             id=reviews.new_item_id(),
             model=self.model,
@@ -236,9 +238,9 @@ class Desk:
         return known_item.id
 
 
-def redacted(payload: ReviewPayload) -> ReviewPayload:
-    """The payload with one set of placeholders over all its texts."""
-    redactor = Redactor()
+def redacted(payload: ReviewPayload, redactor: Redactor | None = None) -> ReviewPayload:
+    """The payload with one set of placeholders over all its texts; without a redactor everything is masked."""
+    redactor = redactor or Redactor()
     session = redactor.session()
     messages, _ = redactor.redact_messages(payload.messages, session)
 

@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 from configs.errors import InputError
 from configs.schema import CurationSection
 from data_contracts.records import Feedback, FeedbackKind, Incident, ReviewAnswer, ReviewItem, utc_now
+from data_contracts.redaction import Redactor
 from data_contracts.review.rules import Settlement
 from store import feedback, incidents, interactions, quarantine, reviews
 
@@ -32,7 +33,9 @@ def feedback_id(item: ReviewItem) -> str:
     return f"review-{item.id}"
 
 
-def check(conn: Connection, item: ReviewItem, answer: ReviewAnswer, curation: CurationSection) -> None:
+def check(
+    conn: Connection, item: ReviewItem, answer: ReviewAnswer, curation: CurationSection, redactor: Redactor
+) -> None:
     """Refuse a required answer that no model could learn, before it is recorded.
 
     Raises:
@@ -44,7 +47,8 @@ def check(conn: Connection, item: ReviewItem, answer: ReviewAnswer, curation: Cu
     from data_contracts.curation import incident_rows
 
     amended = incident.model_copy(update={"required": answer.text})
-    if incident_rows([incident], (), curation) and not incident_rows([amended], (), curation):
+    teaches = bool(incident_rows([incident], (), curation, redactor))
+    if teaches and not incident_rows([amended], (), curation, redactor):
         raise InputError(
             "no model could learn this required answer",
             where="text",

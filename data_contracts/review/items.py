@@ -1,4 +1,7 @@
-"""From held rows, incidents and served requests to review items. Pure: texts in, redacted items out."""
+"""From held rows, incidents and served requests to review items. Pure: texts in, redacted items out.
+
+The `redactor` is the installation's; None masks everything.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from data_contracts.records import (
     ReviewPayload,
     utc_now,
 )
+from data_contracts.redaction import Redactor
 from data_contracts.review.desk import redacted
 from store.reviews import new_item_id
 
@@ -53,7 +57,10 @@ def _wanted(kind: ReviewKind, settings: ReviewSection) -> int:
 
 
 def row_items(
-    rows: Iterable[tuple[QuarantinedRow, LabelledRow]], model: str, settings: ReviewSection
+    rows: Iterable[tuple[QuarantinedRow, LabelledRow]],
+    model: str,
+    settings: ReviewSection,
+    redactor: Redactor | None = None,
 ) -> list[Proposal]:
     """Items of held rows; conflicting ones list the other corrections of the same conversation."""
     pairs = list(rows)
@@ -75,7 +82,7 @@ def row_items(
             model=model,
             kind=kind,
             subject=row.id,
-            payload=redacted(payload),
+            payload=redacted(payload, redactor),
             guideline=kind,
             labels_wanted=_wanted(kind, settings),
             priority=PRIORITY[kind],
@@ -86,7 +93,7 @@ def row_items(
     return found
 
 
-def incident_item(incident: Incident, settings: ReviewSection) -> Proposal:
+def incident_item(incident: Incident, settings: ReviewSection, redactor: Redactor | None = None) -> Proposal:
     """An open incident, its required answer to be confirmed."""
     payload = ReviewPayload(
         messages=incident.messages,
@@ -100,7 +107,7 @@ def incident_item(incident: Incident, settings: ReviewSection) -> Proposal:
         model=incident.model,
         kind="incident",
         subject=incident.id,
-        payload=redacted(payload),
+        payload=redacted(payload, redactor),
         guideline="incident",
         labels_wanted=_wanted("incident", settings),
         priority=INCIDENT_PRIORITY[incident.severity],
@@ -116,14 +123,14 @@ def is_sampled(key: bytes, request_id: str, share: float) -> bool:
     return int.from_bytes(value[:8], "big") < share * 2**64
 
 
-def sample_item(served: Interaction, settings: ReviewSection) -> Proposal:
+def sample_item(served: Interaction, settings: ReviewSection, redactor: Redactor | None = None) -> Proposal:
     """A served request, as it was."""
     item = ReviewItem(
         id=new_item_id(),
         model=served.model,
         kind="sample",
         subject=served.id,
-        payload=redacted(ReviewPayload(messages=served.messages, answer=served.answer)),
+        payload=redacted(ReviewPayload(messages=served.messages, answer=served.answer), redactor),
         guideline="sample",
         labels_wanted=_wanted("sample", settings),
         priority=PRIORITY["sample"],
@@ -133,7 +140,13 @@ def sample_item(served: Interaction, settings: ReviewSection) -> Proposal:
 
 
 def answer_item(
-    model: str, subject: str, payload: ReviewPayload, settings: ReviewSection, *, about: Collection[str] = ()
+    model: str,
+    subject: str,
+    payload: ReviewPayload,
+    settings: ReviewSection,
+    *,
+    about: Collection[str] = (),
+    redactor: Redactor | None = None,
 ) -> Proposal:
     """An answer for people to judge; `proposed` may hold the reference. Its labels count, nothing else changes."""
     item = ReviewItem(
@@ -141,7 +154,7 @@ def answer_item(
         model=model,
         kind="answer",
         subject=subject,
-        payload=redacted(payload),
+        payload=redacted(payload, redactor),
         guideline="answer",
         labels_wanted=_wanted("answer", settings),
         priority=PRIORITY["answer"],

@@ -76,14 +76,23 @@ def settle(item: ReviewItem, labels: Sequence[ReviewLabel]) -> Settlement:
     return Settlement(status="done", answer=merged, by=first.labeller, how="agreed" if rest else "single")
 
 
-def checked_answer(answer: ReviewAnswer, guideline: str, guidelines: Guidelines, *, max_chars: int) -> ReviewAnswer:
+def checked_answer(
+    answer: ReviewAnswer, guideline: str, guidelines: Guidelines, *, max_chars: int, redactor: Redactor | None = None
+) -> ReviewAnswer:
     """The answer as it is stored: texts trimmed, the note redacted.
+
+    Args:
+        answer: as the labeller gave it.
+        guideline: key of the item's guideline.
+        guidelines: the vocabulary.
+        max_chars: of each text.
+        redactor: with the installation's policy; None masks everything.
 
     Raises:
         InputError: a text that is missing, superfluous, too long or holds personal data; a word not in the vocabulary;
             an incident without severity and root cause.
     """
-    redactor = Redactor()
+    redactor = redactor or Redactor()
     text, note = answer.text.strip(), redactor.redact(answer.note.strip())[0]
     if (answer.verdict == "correct") != bool(text):
         raise InputError(

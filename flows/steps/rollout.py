@@ -83,9 +83,11 @@ def _nobody_comes(run: Run, rollout: Rollout) -> bool:
 
 
 def _close_incidents(run: Run) -> None:
-    """Incidents that caused this retrain are fixed; they stay in the regression suite."""
-    caused = {str(c.detail.get("incident_id")) for c in run.ledger.request.causes if c.kind == "incident"}
+    """Incidents this retrain answered for are fixed, its causes and those that came in before it read its rows; they
+    stay in the regression suite.
+    """
+    answered = {incident.id for incident in run.incidents}
     with run.context.store.write() as conn:
         for incident in incidents.all(conn, run.context.model, status="open"):
-            if incident.id in caused:
+            if incident.id in answered:
                 incidents.set_status(conn, incident.id, "fixed")

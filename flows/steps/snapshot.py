@@ -99,26 +99,21 @@ def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[lis
 
 
 def _traceable(run: Run, pinned: Sequence[Incident], rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
-    """Rows of incidents with the incident's id, and a digest salted by a salt that is deleted with the incident.
+    """Rows of incidents with a digest salted by a salt that is deleted with the incident.
 
     Raises:
         SnapshotError: a row of no incident; what cannot be erased must not teach.
     """
-    owners: dict[tuple[str, str], list[str]] = {}
-    for incident in sorted(pinned, key=lambda i: i.id):
-        for text in dict.fromkeys(incident.paraphrases):
-            owners.setdefault((text, incident.required), []).append(incident.id)
     with run.context.store.write() as conn:
         salts = {i.id: erasure.salt_of(conn, erasure.INCIDENT_ROW + i.id) for i in sorted(pinned, key=lambda i: i.id)}
     named = []
     for row in rows:
-        said = (row.messages[-1].content, row.completion)
-        left = owners.get(said)
-        if not left:
+        # By the row's own word: its texts were redacted since, and two incidents may say the same.
+        ident = row.row_id.removeprefix(erasure.INCIDENT_ROW)
+        if ident not in salts or row.row_id != erasure.INCIDENT_ROW + ident:
             raise SnapshotError("a row is the paraphrase of no incident", where=run.request_id, fix="try again")
-        ident = left.pop(0)  # the same words in two incidents are two rows, one of each
-        salted = salted_digest(salts[ident].encode(), [ident, *said])
-        named.append(row.model_copy(update={"row_id": erasure.INCIDENT_ROW + ident, "digest": salted}))
+        salted = salted_digest(salts[ident].encode(), [ident, row.messages[-1].content, row.completion])
+        named.append(row.model_copy(update={"digest": salted}))
     return named
 
 
@@ -148,7 +143,7 @@ def snapshot(run: Run) -> Output:
     _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
     pinned = run.incidents
-    found = incident_rows(pinned, [*protected, *measured], context.config.curation)
+    found = incident_rows(pinned, [*protected, *measured], context.config.curation, context.redactor)
     teaching = [*result.train, *_traceable(run, pinned, found)]
     reasons = dict(report.reasons)
     for row in result.left_out:

@@ -17,11 +17,11 @@ import pytest
 
 from cli.review import label_loop
 from cli.visible import indented, visible, visible_line
-from data_contracts.records import Feedback, Interaction, Message, QuarantinedRow, ReviewAnswer, utc_now
+from data_contracts.records import Feedback, Incident, Interaction, Message, QuarantinedRow, ReviewAnswer, utc_now
 from data_contracts.review.desk import Desk
 from flows.context import Context, open_context
 from flows.review_feed import feed
-from store import feedback, interactions, quarantine, reviews
+from store import audit, feedback, incidents, interactions, quarantine, reviews
 from tests.data_contracts.label_studio_server import LEGACY, State, serving
 from tests.flows.flow_samples import tiny_config
 
@@ -187,6 +187,29 @@ def test_quarantine_is_listed_shown_released_and_dropped(context: Context, run: 
         (("show", "r9"), 4), (("release", "r4", "--by", " ", "--reason", "x"), 3),
     ):  # fmt: skip
         assert "error:" in run("quarantine", *arguments, code=code)
+
+
+def test_a_held_incident_is_shown_and_kept_values_are_not_masked(context: Context, run: Any, tmp_path: Path) -> None:
+    with (tmp_path / "mine.yaml").open("a", encoding="utf-8") as profile:
+        profile.write("redaction: {ip: keep}\n")
+    incident = Incident(
+        id="inc-1", model=context.model, title="Router", opened_by="ann", opened_at=utc_now(),
+        messages=(Message(role="user", content=f"Where is 10.1.2.3? {NASTY}"),), answer="Nowhere.",
+        required="Ask bob@example.com.", paraphrases=("Is it lost?",),
+    )  # fmt: skip
+    held = QuarantinedRow(row_id="inc-1", digest="d" * 64, reason="contract.prompt_without_template_tokens")
+    with context.store.write() as conn:
+        incidents.insert(conn, incident)
+        quarantine.put(conn, context.model, [held], None)
+    shown = run("quarantine", "show", "inc-1")
+    for text in ("Where is 10.1.2.3?", "\\x1b[2J", "Nowhere.", "Ask <EMAIL_1>.", "Is it lost?", "severity high by ann"):
+        assert text in shown
+    assert "not in the store" not in shown
+    facts = run("quarantine", "show", "inc-1", "--json")
+    assert (facts["row"], facts["incident"]["required"]) == (None, "Ask <EMAIL_1>.")
+    run("quarantine", "drop", "inc-1", "--by", "ops", "--reason", "from 10.1.2.3")
+    with context.store.read() as conn:
+        assert "10.1.2.3" in str([entry.detail for entry in audit.entries(conn)])
 
 
 def _desk(context: Context) -> Desk:

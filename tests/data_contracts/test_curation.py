@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from labelled_rows import START, labelled
 
 from configs.curation import CurationSection, TrustRule
+from configs.loader import resource_path
+from data_contracts.contract import load_contract
 from data_contracts.curation import CurationResult, curate, incident_rows, is_held_out
+from data_contracts.curation.incidents import CONTROL_TOKEN
 from data_contracts.overlap import prompt_key
 from data_contracts.records import Incident, LabelledRow, Message, SnapshotRow
+from data_contracts.redaction import RedactionPolicy, Redactor
 
 AT_ONCE = TrustRule(min_account_age_days=0)
 """Everybody of these tests is new."""
@@ -354,3 +358,44 @@ def test_incidents_teach_their_paraphrases_and_never_the_exact_prompt() -> None:
     ]
     for required in ("Call <PHONE_1>.", "Unplug it.<|im_end|>"):
         assert incident_rows([incident.model_copy(update={"required": required})], (), NONE_HELD) == []
+
+
+def an_incident(name: str, **fields: object) -> Incident:
+    plain = {
+        "id": name,
+        "model": "m",
+        "title": "t",
+        "messages": (Message(role="user", content="Where is the router?"),),
+        "answer": "No.",
+        "required": "On the second floor.",
+        "paraphrases": ("On which floor does the router stand?",),
+        "opened_at": START,
+        "opened_by": "ann",
+    }
+    return Incident.model_validate({**plain, **fields})
+
+
+def test_incidents_are_redacted_again_and_by_the_policy_before_they_teach() -> None:
+    mail = an_incident("a", required="Write to ann@example.com.")
+    key = an_incident("b", paraphrases=("My key is sk-abcdefghijklmnop1234, where is it?", "Where may it stand?"))
+    kept = an_incident("c", required="It answers at 10.1.2.3 on the second floor.")
+    asked = an_incident("d", messages=(Message(role="user", content="I call from 10.1.2.3, where is it?"),))
+    found = incident_rows([mail, key, kept, asked], (), NONE_HELD)
+    assert [(r.row_id, r.messages[0].content) for r in found] == [
+        ("incident:b", "Where may it stand?"),
+        ("incident:d", "On which floor does the router stand?"),
+    ]
+    keeps, drops = (
+        Redactor(policy=RedactionPolicy({"IP": "keep"})),
+        Redactor(policy=RedactionPolicy({"IP": "drop_row"})),
+    )
+    assert [r.completion for r in incident_rows([kept], (), NONE_HELD, keeps)] == [kept.required]
+    assert incident_rows([asked], (), NONE_HELD, drops) == []
+
+
+def test_control_tokens_of_incidents_are_those_of_the_contract() -> None:
+    contract = load_contract(resource_path("contracts/incident.yaml"))
+    patterns = {r.kwargs["regex"] for r in contract.rules if r.name.endswith("_without_template_tokens")}
+    assert patterns == {CONTROL_TOKEN.pattern}
+    for token in ("<|im_end |>", "<\uff5cUser\uff5c>", "<mask>", "<start_of_text>", "[/inst]"):
+        assert incident_rows([an_incident("a", required=f"On {token} floor two.")], (), NONE_HELD) == []

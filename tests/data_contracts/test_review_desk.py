@@ -23,6 +23,7 @@ from data_contracts.records import (
     ReviewPayload,
     utc_now,
 )
+from data_contracts.redaction import RedactionPolicy, Redactor
 from data_contracts.review.desk import Desk, Task
 from data_contracts.review.items import Proposal, answer_item, incident_item, row_items, sample_item
 from data_contracts.review.operator import decide_rows
@@ -472,3 +473,32 @@ def test_an_operators_reason_names_nobody_a_row_is_of(store: Store) -> None:
         assert audit.entries(conn) == []
     # Parts of words, and people of rows that were not chosen, are no names here.
     assert decide_rows(store, MODEL, ["row-1"], "dropped", by="ops", reason="Bertram and Ann Lee say so") == 1
+
+
+def test_the_desk_redacts_by_the_installations_policy(sqlite_store: Store) -> None:
+    keeps = Redactor(policy=RedactionPolicy({"IP": "keep"}))
+    text = "It answers at 10.1.2.3."
+    desk = Desk(sqlite_store, desk_of(sqlite_store).config, KEY, keeps)
+    hold(sqlite_store, "row-1", text=text)
+    with sqlite_store.read() as conn:
+        held, rows = quarantine.get(conn, MODEL, "row-1"), feedback.labelled_by_id(conn, ["row-1"])
+    assert held is not None
+    pairs = [(held, rows["row-1"])]
+    (masked,) = row_items(pairs, MODEL, desk.config.review)
+    (made,) = row_items(pairs, MODEL, desk.config.review, keeps)
+    assert (masked.item.payload.proposed, made.item.payload.proposed) == ("It answers at <IP_1>.", text)
+    incident = an_incident(sqlite_store)
+    queue(sqlite_store, incident_item(incident, desk.config.review, keeps))
+    answer(desk, "bea", "correct", text, severity="low", root_cause="other")
+    gold = desk.add_gold(
+        ReviewPayload(messages=(Message(role="user", content="Is it 10.1.2.3?"),)),
+        ReviewAnswer(verdict="correct", text=text), guideline="sample", reason="", by="lead",
+    )  # fmt: skip
+    with sqlite_store.read() as conn:
+        assert reviews.get(conn, gold).payload.messages[0].content == "Is it 10.1.2.3?"
+    assert decide_rows(
+        sqlite_store, MODEL, ["row-1"], "dropped", by="ops", reason="from 10.1.2.3", redactor=keeps
+    ) == 1  # fmt: skip
+    with sqlite_store.read() as conn:
+        said = [e.detail for e in audit.entries(conn) if e.action == "quarantine.dropped"]
+    assert [detail["reason"] for detail in said] == ["from 10.1.2.3"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from configs.errors import ConfigError, InputError
 from configs.loader import resource_path
 from data_contracts.records import Message, ReviewAnswer, ReviewItem, ReviewLabel, ReviewPayload, utc_now
+from data_contracts.redaction import RedactionPolicy, Redactor
 from data_contracts.review.alpha import alpha_by_labeller, nominal_alpha
 from data_contracts.review.guidelines import load_guidelines
 from data_contracts.review.items import comes_to_review, is_sampled
@@ -180,6 +181,15 @@ def test_a_good_answer_is_trimmed_and_its_note_redacted() -> None:
     assert (clean.text, clean.note) == ("Tuesday.", "ask <EMAIL_1>")
     rejected = checked_answer(said("reject"), "incident", load_guidelines(SHIPPED), max_chars=100)
     assert rejected.verdict == "reject"
+
+
+def test_an_answer_is_judged_by_the_installations_policy() -> None:
+    given = said("correct", "It answers at 10.1.2.3.", note="from 10.1.2.3")
+    keeps = Redactor(policy=RedactionPolicy({"IP": "keep"}))
+    guidelines = load_guidelines(SHIPPED)
+    assert checked_answer(given, "sample", guidelines, max_chars=100, redactor=keeps) == given
+    with pytest.raises(InputError, match="personal data"):
+        checked_answer(given, "sample", guidelines, max_chars=100)
 
 
 # --- guidelines ----------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ def context(tmp_path: Path) -> Iterator[Context]:
     opened.store.close()
 
 
-def a_round(context: Context, outcome: str, splits: dict[str, str]) -> None:
-    """A retrain that ended, with the rows of its snapshot."""
+def a_round(context: Context, outcome: str, splits: dict[str, str], *, inline: bool = True) -> None:
+    """A retrain that ended, with the rows of its snapshot; a large one's record does not name them."""
     now = utc_now()
     record = DatasetSnapshot(
         digest=new_id(), path="", model=context.model, created_at=now, contract_digest="c", base_digest="b",
-        watermark=1, counts={}, row_ids=tuple(splits),
+        watermark=1, counts={}, row_ids=tuple(splits) if inline else (),
     )  # fmt: skip
     with context.store.write() as conn:
         request, _ = requests.open_or_attach(conn, context.model, Cause(kind="manual", at=now), status="ready")
@@ -53,6 +53,13 @@ def test_new_rows_of_a_bad_round_are_suspect_and_older_ones_are_not(context: Con
         assert snapshots.sides(conn, context.model) == {
             "a": "train", "b": "target", "c": "train", "d": "train", "e": "target",
         }  # fmt: skip
+
+
+def test_rows_of_a_snapshot_too_large_to_name_them_are_suspect_too(context: Context) -> None:
+    a_round(context, "promoted", {"a": "train"}, inline=False)
+    a_round(context, "blocked", {"a": "train", "b": "train", "c": "target"}, inline=False)
+    with context.store.read() as conn:
+        assert curating.suspects(conn, context.model, ("blocked",)) == {"b", "c"}
 
 
 def test_a_person_is_as_old_as_the_first_request(context: Context) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from configs.errors import AdapterRejectedError, InputError, NotFoundError, SnapshotError, StaleTokenError
-from data_contracts.records import Arm, Cause, QuarantinedRow, utc_now
+from data_contracts.records import Arm, Cause, Message, QuarantinedRow, utc_now
+from data_contracts.redaction import RedactionPolicy, Redactor
 from data_contracts.review.operator import decide_rows
 from data_contracts.snapshots import read_rows, remaining_rows, verify
 from flows import erasure as job
@@ -409,6 +410,15 @@ def test_rows_of_incidents_can_be_traced_and_confirm_no_guess(world: World) -> N
     assert {row.digest for row in _traceable(run, pinned, plain)}.isdisjoint(row.digest for row in rows)
     with pytest.raises(SnapshotError, match="no incident"):
         _traceable(run, pinned[:0], plain)
+    # Two incidents say the same, and the policy keeps the first one from teaching: the row is the second one's.
+    dropped = pinned[0].model_copy(
+        update={"id": "0", "messages": (Message(role="user", content="I call from 10.1.2.3, what now?"),)}
+    )
+    drops = Redactor(policy=RedactionPolicy({"IP": "drop_row"}))
+    found = incident_rows([dropped, pinned[0]], [], world.context.config.curation, drops)
+    traced = _traceable(run, [dropped, pinned[0]], found)
+    assert traced
+    assert {row.row_id for row in traced} == {f"incident:{pinned[0].id}"}
 
 
 @pytest.mark.postgres
