@@ -65,7 +65,7 @@ def await_rollout(run: Run) -> Output:
             break
         time.sleep(POLL_S)
     if rollout.state == "promoted":
-        _close_incidents(run)
+        close_incidents(run)
     run.observer.markdown(
         "rollout",
         f"# {run.version.name}: {rollout.state}\n\n{rollout.reason}\n\nFolded up to commit {evidence[0]}.",
@@ -82,7 +82,7 @@ def _nobody_comes(run: Run, rollout: Rollout) -> bool:
         return not gateways.live(conn, run.context.model)
 
 
-def _close_incidents(run: Run) -> None:
+def close_incidents(run: Run) -> None:
     """Incidents this retrain answered for are fixed, its causes and those that came in before it read its rows; they
     stay in the regression suite.
     """

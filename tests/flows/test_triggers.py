@@ -14,7 +14,10 @@ from data_contracts.ids import new_id
 from data_contracts.records import Cause, DatasetSnapshot, Incident, Message, QuarantinedRow, RetrainRequest, utc_now
 from flows import delivery, triggers
 from flows.context import Context, open_context
+from flows.ledger import Ledger
 from flows.observer import PrintObserver
+from flows.run import Run
+from flows.steps.rollout import close_incidents
 from flows.watch import watch
 from store import audit, drift, feedback, incidents, interactions, outbox, quarantine, requests, snapshots, steps
 from tests.flows.flow_samples import add_corrections, tiny_config
@@ -253,3 +256,17 @@ def test_rows_the_contract_refused_do_not_start_a_retrain_again(context: Context
     with context.store.write() as conn:
         quarantine.put(conn, context.model, held, None)
     assert triggers.update(context) == (None, "")
+
+
+def test_a_promotion_fixes_what_its_retrain_had_read_and_nothing_else(context: Context) -> None:
+    """An incident that came in after the request and before its rows were read is learnt, and needs no second one."""
+    request, _ = triggers.record(context, a_cause())
+    triggers.make_ready(context, request)
+    read, refused, later = (an_incident(context).id for _ in range(3))
+    ledger = Ledger.claim(context.store, request.id, 60.0)
+    assert ledger is not None
+    outputs = {"ingest": {"incidents": [read, refused]}, "validate": {"incidents_refused": [refused]}}
+    close_incidents(Run(context, ledger, PrintObserver(quiet=True), outputs))
+    with context.store.read() as conn:
+        still = {incident.id for incident in incidents.all(conn, context.model, status="open")}
+    assert still == {refused, later}
