@@ -39,7 +39,7 @@ else
 endif
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

@@ -20,6 +20,12 @@ import pytest
 from store.engine import Store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests or servers first: workers get whole files, and a slow one at the end would run alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("stack")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama with its own tokenizer and chat template (models.tiny, seed 0). Do not write into it."""
