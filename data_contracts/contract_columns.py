@@ -58,15 +58,21 @@ def arrow_type(logical: str) -> pa.DataType:
 
 
 def _messages(messages: Sequence[Message]) -> dict[str, Any]:
+    return conversation_columns([(m.role, m.content) for m in messages])
+
+
+def conversation_columns(said: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What is derived of a conversation's (role, text) pairs."""
     return {
-        "prompt": next((m.content for m in reversed(messages) if m.role == "user"), ""),
-        "conversation": "\n".join(m.content for m in messages),
-        "last_role": messages[-1].role if messages else None,
-        "turns": len(messages),
+        "prompt": next((text for role, text in reversed(said) if role == "user"), ""),
+        "conversation": "\n".join(text for _, text in said),
+        "last_role": said[-1][0] if said else None,
+        "turns": len(said),
     }
 
 
-def _texts(answer: str, completion: str) -> dict[str, Any]:
+def answer_columns(answer: str, completion: str) -> dict[str, Any]:
+    """The rejected answer, the wanted one, and what is derived of both."""
     return {
         "answer": answer,
         "completion": completion,
@@ -81,7 +87,7 @@ def labelled_columns(row: LabelledRow) -> dict[str, Any]:
         name: getattr(row, name)
         for name in ("id", "interaction_id", "principal", "scope", "source", "version", "created_at")
     }
-    return {**plain, "kind": row.kind.value, **_messages(row.messages), **_texts(row.answer, row.completion)}
+    return {**plain, "kind": row.kind.value, **_messages(row.messages), **answer_columns(row.answer, row.completion)}
 
 
 def feedback_columns(row: Feedback) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def incident_columns(row: Incident) -> dict[str, Any]:
         "paraphrases": "\n".join(row.paraphrases),
         "paraphrase_count": len(row.paraphrases),
         **_messages(row.messages),
-        **_texts(row.answer, row.required),
+        **answer_columns(row.answer, row.required),
     }
 
 

@@ -117,28 +117,26 @@ class NearDuplicateIndex:
         for start in range(0, len(texts), _BLOCK):
             sets = shingle_sets(texts[start : start + _BLOCK])
             block = Block(sets, self._keys(sets))
-            part: list[str | None] = [None] * len(sets.sizes)
-            still = np.arange(len(part))
-            for segment in self._segments:
-                found = match(segment, block, still, self.similarity, self.limits)
-                for row, known in zip(still[found >= 0], found[found >= 0], strict=True):
-                    part[row] = segment.names.get(int(known))
-                still = still[found < 0]
-            answers += part
+            answers += self._known(block)[0]
         return answers
+
+    def _known(self, block: Block) -> tuple[list[str | None], I64]:
+        """For each row of a block the earliest known name it nearly repeats, and the rows that repeat none."""
+        answers: list[str | None] = [None] * len(block.sets.sizes)
+        still = np.arange(len(answers))
+        for segment in self._segments:
+            found = match(segment, block, still, self.similarity, self.limits)
+            for row, known in zip(still[found >= 0], found[found >= 0], strict=True):
+                answers[row] = segment.names.get(int(known))
+            still = still[found < 0]
+        return answers, still
 
     def _add_block(self, names: Sequence[str], texts: Sequence[str]) -> list[str | None]:
         sets = shingle_sets(texts)
         first, same = _same_sets(sets)
         # Texts with the very same shingles share their answer: only the first of each is looked up.
         block = Block(sets.take(first), self._keys(sets.take(first)))
-        answers: list[str | None] = [None] * len(first)
-        still = np.arange(len(first))
-        for segment in self._segments:
-            found = match(segment, block, still, self.similarity, self.limits)
-            for row, known in zip(still[found >= 0], found[found >= 0], strict=True):
-                answers[row] = segment.names.get(int(known))
-            still = still[found < 0]
+        answers, still = self._known(block)
         leads = np.full(len(first), -1, np.int64)
         self._resolve(block, still, leads)
         for row in np.flatnonzero(leads >= 0):

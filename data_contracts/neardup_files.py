@@ -20,6 +20,7 @@ import numpy as np
 from configs.errors import StoreError
 from data_contracts.neardup_segment import Names, Segment
 from data_contracts.neardup_sketch import BITS, Sets
+from data_contracts.snapshot_files import fsync
 
 INDEX = "index.json"
 FORMAT = 1
@@ -38,14 +39,6 @@ def _arrays(segment: Segment) -> dict[str, np.ndarray]:
         "names": segment.names.data,
         **{f"band{n}": band for n, band in enumerate(segment.bands)},
     }
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_part(path: Path, segment: Segment) -> None:
@@ -179,9 +172,9 @@ def write_index(
         facts = {"format": FORMAT, "settings": settings, "generation": generation + 1, "parts": names}
         temporary = folder / f".{INDEX}"
         temporary.write_text(json.dumps({**facts, "rows": [len(s) for s in segments]}) + "\n", encoding="utf-8")
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(folder / INDEX)
-        _fsync(folder)
+        fsync(folder)
         for path in folder.glob("part-*.bin"):
             if path.name not in names:
                 path.unlink(missing_ok=True)

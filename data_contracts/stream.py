@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from configs.curation import CurationSection
 from data_contracts.contract import Contract
 from data_contracts.curation import REASONS, TARGET, TRAIN, Embed, Person, Verdicts, curate_table
+from data_contracts.curation.results import slice_of
 from data_contracts.digests import digest
-from data_contracts.overlap import answer_key
 from data_contracts.records import DatasetSnapshot
 from data_contracts.redaction import Redactor
 from data_contracts.stream_batches import (
@@ -265,7 +265,7 @@ def _teaching(table: pa.Table, verdicts: Verdicts) -> Iterator[pa.Table]:
                 "source": pa.array(["correction"] * len(part)),
                 "completion": pa.array(completions),
                 "row_id": part.column("id"),
-                "slice": pa.array([answer_key(text)[:48] for text in completions]),
+                "slice": pa.array([slice_of(text) for text in completions]),
                 "messages": part.column("messages"),
             }
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from configs.errors import InputError
 from data_contracts.contract_columns import not_utf8, without
-from data_contracts.overlap import answer_key
 from data_contracts.records import Message
 from data_contracts.redaction import Redactor
 
@@ -140,23 +139,15 @@ def contract_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The columns a contract may name, those of the conversation derived."""
     import pyarrow as pa
 
-    from data_contracts.contract_columns import COLUMNS, arrow_type
+    from data_contracts.contract_columns import COLUMNS, answer_columns, arrow_type, conversation_columns
 
     plain = ("id", "interaction_id", "kind", "principal", "scope", "source", "version", "created_at")
     columns: dict[str, Any] = {name: batch.column(name).cast(arrow_type(COLUMNS[name])) for name in plain}
-    messages = batch.column("messages").to_pylist()
-    answers, completions = batch.column("answer").to_pylist(), batch.column("completion").to_pylist()
-    derived: dict[str, list[Any]] = {
-        "prompt": [next((m["content"] for m in reversed(row or ()) if m["role"] == "user"), "") for row in messages],
-        "conversation": ["\n".join(m["content"] for m in row or ()) for row in messages],
-        "last_role": [row[-1]["role"] if row else None for row in messages],
-        "turns": [len(row or ()) for row in messages],
-        "answer": answers,
-        "completion": completions,
-        "completion_words": [len((text or "").split()) for text in completions],
-        "repeats_answer": [
-            a == b or answer_key(b or "") == answer_key(a or "") for a, b in zip(answers, completions, strict=True)
-        ],
-    }
-    columns.update({name: pa.array(values, arrow_type(COLUMNS[name])) for name, values in derived.items()})
+    messages, answers, completions = (batch.column(n).to_pylist() for n in ("messages", "answer", "completion"))
+    derived = [
+        {**conversation_columns([(m["role"], m["content"]) for m in said]), **answer_columns(answer, completion)}
+        for said, answer, completion in zip(messages, answers, completions, strict=True)
+    ]
+    for name in {**conversation_columns(()), **answer_columns("", "")}:
+        columns[name] = pa.array([row[name] for row in derived], arrow_type(COLUMNS[name]))
     return pa.RecordBatch.from_pydict(columns)

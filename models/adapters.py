@@ -12,6 +12,7 @@ from typing import Any
 from configs.errors import AdapterRejectedError
 from data_contracts.digests import tree_digest
 from data_contracts.records import AdapterRef
+from data_contracts.snapshot_files import fsync
 from models.files import remote_code_keys
 from models.jobs import write_json
 
@@ -174,14 +175,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return _read_json(folder / MANIFEST)
 
 
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def publish_adapter(tmp: Path, dest_root: Path, manifest: dict[str, Any]) -> tuple[str, Path]:
     """Move a finished adapter to `dest_root/<digest>`; a reader sees nothing or all of it.
 
@@ -201,15 +194,15 @@ def publish_adapter(tmp: Path, dest_root: Path, manifest: dict[str, Any]) -> tup
         return digest, target
     for path in sorted(tmp.iterdir()):
         path.chmod(0o644)
-        _fsync(path)
+        fsync(path)
     write_json(tmp / MANIFEST, {**manifest, "digest": digest})
     tmp.chmod(0o755)
-    _fsync(tmp)
+    fsync(tmp)
     try:
         os.replace(tmp, target)
     except OSError:
         if not (target / MANIFEST).is_file():
             raise
         shutil.rmtree(tmp)  # somebody published the same adapter in between
-    _fsync(dest_root)
+    fsync(dest_root)
     return digest, target

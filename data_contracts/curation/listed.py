@@ -10,9 +10,8 @@ import numpy as np
 
 from configs.curation import CurationSection
 from data_contracts.curation.pipeline import Beside, decide, open_desk
-from data_contracts.curation.results import REASONS, CurationResult, Embed, Person
+from data_contracts.curation.results import REASONS, CurationResult, Embed, Person, slice_of
 from data_contracts.curation.rows import ListedRows
-from data_contracts.overlap import answer_key
 from data_contracts.records import LabelledRow, QuarantinedRow, SnapshotRow
 from data_contracts.redaction import Redactor
 
@@ -78,5 +77,5 @@ def _snapshot_row(row: LabelledRow, split: Any) -> SnapshotRow:
         messages=row.messages,
         completion=row.completion.strip(),
         row_id=row.id,
-        slice=answer_key(row.completion)[:48],
+        slice=slice_of(row.completion),
     )

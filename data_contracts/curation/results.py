@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from data_contracts.overlap import answer_key
 from data_contracts.records import QuarantinedRow, SnapshotRow
 from data_contracts.redaction import ENTITIES
 
@@ -42,6 +43,11 @@ class CurationResult:
     def reasons(self) -> dict[str, int]:
         """Rows left out by reason code."""
         return dict(sorted(Counter(row.reason for row in self.left_out).items()))
+
+
+def slice_of(completion: str) -> str:
+    """What a snapshot's rows are grouped by in reports: the first of the normalised answer."""
+    return answer_key(completion)[:48]
 
 
 TRAIN, TARGET = 0, 1
