@@ -13,7 +13,7 @@ import store.drift
 import store.pointer
 import store.versions
 from cli.demo.bad_adapter import make_bad_adapter
-from cli.demo.customers import Crowd, Manner, Visit, learning, mixed, traffic
+from cli.demo.customers import Crowd, Manner, Visit, before_threshold, learning, mixed, traffic
 from cli.demo.desk import Desk
 from cli.demo.result import DemoResult
 from cli.demo.script import Script
@@ -150,8 +150,17 @@ def act_one(play: Play) -> None:
     desk.narrator.line(f"         customer: {sample.traffic[0]}")
     desk.narrator.line(f"         base model: {said}")
     desk.narrator.line(f"         the company's answer: {sample.answer}")
-    with play.timed(1, "traffic"):
-        tally = _lesson(play, visits, "customers ask, judge and correct")
+    # The incident comes just before the corrections reach the threshold, so that one retrain has both causes.
+    cut = before_threshold(visits, play.crowd, desk.context.config.triggers.min_new_rows)
+    tally = Tally()
+    with play.timed(1, "traffic"), desk.narrator.bar("customers ask, judge and correct", total=len(visits)) as bar:
+        told = lambda t: bar.update(t.requests, f"{t.right} of {t.asked} answers were right")  # noqa: E731
+        play.customers.talk(visits[:cut], tally, on_visit=told)
+        for incident in story.incidents:
+            answer = play.customers.open_incident(incident, "support-lead")
+            say(f"An incident is opened: {incident.title}. The model had said: {answer!r}.")
+        play.customers.talk(visits[cut:], tally, on_visit=told)
+    play.count(tally)
     held = tally.held_out
     if not held:
         raise DemoError(
@@ -160,25 +169,12 @@ def act_one(play: Play) -> None:
     play.result.exact_match_before = before = sum(held.values()) / len(held)
     corrections = ", ".join(f"{manner} {n}" for manner, n in sorted(tally.corrections.items()))
     say(f"{tally.right} of {tally.asked} answers were the company's. Corrections sent: {corrections}.")
-    for incident in story.incidents:
-        answer = play.customers.open_incident(incident, "support-lead")
-        say(f"An incident is opened: {incident.title}. The model had said: {answer!r}.")
     request, rollout = play.retrain(1, 1)
     play.canary(1, request, rollout, play.everyday((1,), 0.0, script.seed + 1))
     after = play.examine(1, things, rollout.candidate.version)
     play.result.exact_match_after = after
     play.note(1, exact_match_before=before, exact_match_after=after)
     say(f"Held-out questions answered the company's way: {before:.0%} before, {after:.0%} after.")
-
-
-def _lesson(play: Play, visits: list[Visit], label: str) -> Tally:
-    tally = Tally()
-    with play.desk.narrator.bar(label, total=len(visits)) as bar:
-        play.customers.talk(
-            visits, tally, on_visit=lambda t: bar.update(t.requests, f"{t.right} of {t.asked} answers were right")
-        )
-    play.count(tally)
-    return tally
 
 
 def _gate(desk: Desk, request: RetrainRequest) -> dict[str, Any]:

@@ -155,6 +155,21 @@ def learning(
     return visits
 
 
+_TEACHING = (Manner.CORRECTS, Manner.TWICE, Manner.PRIVATE_QUESTION)
+
+
+def before_threshold(visits: Sequence[Visit], crowd: Crowd, threshold: int) -> int:
+    """How many of the visits, in their order, bring at most `threshold` - 2 corrections that may teach."""
+    teachers = set(crowd.teachers)
+    taught = 0
+    for at, visit in enumerate(visits):
+        if visit.principal in teachers and visit.manner in _TEACHING:
+            taught += 1
+            if taught == threshold - 1:
+                return at
+    return len(visits)
+
+
 def _some_send_twice(visits: list[Visit], count: int, rng: random.Random) -> list[Visit]:
     chosen = set(rng.sample(range(len(visits)), min(count, len(visits))))
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_an_adjudicator_decides_on_the_command_line(context: Context, run: Any) 
         run("review", "label", task["item"], "--verdict", verdict, "--by", who, "--token", task["token"], "--json")
     text = run("review", "next", "--by", "dan", "--adjudicate")
     assert "label 1:" in text
-    assert "bea" not in text
+    assert re.search(r"\b(bea|cem)\b", text) is None
     task = run("review", "next", "--by", "dan", "--adjudicate", "--json")["task"]
     run("review", "adjudicate", task["item"], "--verdict", "accept", "--by", "dan", "--token", task["token"])
     assert status(context) == {"row-1": "released"}

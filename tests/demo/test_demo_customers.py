@@ -7,7 +7,19 @@ from itertools import islice
 
 import pytest
 
-from cli.demo.customers import CARD, Crowd, Manner, correction_of, learning, make_crowd, mixed, private_details, traffic
+from cli.demo.customers import (
+    CARD,
+    Crowd,
+    Manner,
+    Visit,
+    before_threshold,
+    correction_of,
+    learning,
+    make_crowd,
+    mixed,
+    private_details,
+    traffic,
+)
 from cli.demo.script import FULL, SHORT, Script
 from cli.demo.story import Story, load_story
 from configs.loader import load_config
@@ -34,6 +46,20 @@ def test_held_out_customers_ask_the_held_out_questions(script: Script, profile: 
     assert asked >= {q for t in story.of_act(1) for q in (*t.train, *t.held_out)}
     per_person = Counter(v.principal for v in visits if v.thing is not None)
     assert max(per_person.values()) <= load_config(profile).curation.max_rows_per_principal
+
+
+@pytest.mark.parametrize(("script", "profile"), [(FULL, "demo"), (SHORT, "demo-short")])
+def test_the_incident_comes_before_the_feedback_threshold(script: Script, profile: str) -> None:
+    story, crowd, threshold = story_of(script), crowd_of(script, profile), load_config(profile).triggers.min_new_rows
+    visits = learning(story.of_act(1), crowd, story.chat, extras=script.extras, chat_share=0.12, seed=script.seed)
+
+    def taught(part: list[Visit]) -> int:
+        good = (Manner.CORRECTS, Manner.TWICE, Manner.PRIVATE_QUESTION)
+        return len({v.prompt for v in part if v.principal in crowd.teachers and v.manner in good})
+
+    cut = before_threshold(visits, crowd, threshold)
+    assert taught(visits[:cut]) < threshold <= taught(visits)
+    assert before_threshold(visits, crowd, 10_000) == len(visits)
 
 
 def test_the_crowd_misbehaves_as_planned() -> None:
