@@ -214,6 +214,10 @@ def update(context: Context, now: datetime | None = None) -> tuple[RetrainReques
         The open request (or None) and what it waits for (empty if it is ready or claimed).
     """
     with context.store.read() as conn:
+        running = requests.current(conn, context.model)
+        if running is not None and running.status == "claimed":
+            # No cause joins a retrain that runs; curating meanwhile would only slow it down.
+            return running, ""
         facts = gather(context, conn, now)
         causes = due_causes(context, conn, facts)
     for cause in causes:

@@ -18,7 +18,7 @@ Each rule is one file of `rules`; `pipeline` has their order, `configs.curation`
 """
 
 from data_contracts.curation.holdout import is_held_out
-from data_contracts.curation.incidents import incident_rows
+from data_contracts.curation.incidents import incident_rows, incident_teaching
 from data_contracts.curation.listed import curate
 from data_contracts.curation.results import (
     REASONS,
@@ -44,5 +44,6 @@ __all__ = [
     "curate",
     "curate_table",
     "incident_rows",
+    "incident_teaching",
     "is_held_out",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from configs.curation import CurationSection
 from data_contracts.digests import digest
 from data_contracts.overlap import PromptIndex, prompt_key
-from data_contracts.records import Incident, Message, SnapshotRow
+from data_contracts.records import Incident, Message, QuarantinedRow, SnapshotRow
 from data_contracts.redaction import Redactor, contains_placeholder
 
 CONTROL_TOKEN = re.compile(
@@ -18,16 +20,36 @@ CONTROL_TOKEN = re.compile(
 """What chat templates mark turns with (`<|im_end|>`); the pattern of the contracts' template-token rules."""
 
 
-def _teachable(text: str) -> bool:
-    return bool(text.strip()) and not contains_placeholder(text) and CONTROL_TOKEN.search(text) is None
+UNTAUGHT = "incident_untaught"
+"""An incident that measures and teaches nothing."""
 
 
-def incident_rows(
+@dataclass(frozen=True)
+class IncidentTeaching:
+    """What incidents teach, and why the rest does not."""
+
+    rows: list[SnapshotRow]
+    reasons: dict[str, int] = field(default_factory=dict)
+    """`incident.REASON` -> paraphrases that do not teach."""
+    untaught: list[QuarantinedRow] = field(default_factory=list)
+    """Incidents none of whose paraphrases teaches; each still measures, and a person should look at it."""
+
+
+def _unteachable(text: str) -> str:
+    """Why a text may not teach, as a reason code; empty if it may."""
+    if not text.strip():
+        return "incident.blank"
+    if contains_placeholder(text):
+        return "incident.redacted_data"
+    return "incident.control_token" if CONTROL_TOKEN.search(text) is not None else ""
+
+
+def incident_teaching(
     incidents: Sequence[Incident],
     eval_prompts: Iterable[str],
     config: CurationSection,
     redactor: Redactor | None = None,
-) -> list[SnapshotRow]:
+) -> IncidentTeaching:
     """Training rows of incidents: their paraphrases with the reviewed answer, never an evaluation prompt.
 
     Texts are redacted once more, by the policy of today. Those with placeholders or chat control tokens are left out,
@@ -44,14 +66,22 @@ def incident_rows(
     prompts = [next((m.content for m in reversed(i.messages) if m.role == "user"), "") for i in incidents]
     protected = PromptIndex([*eval_prompts, *prompts], config.near_duplicate_similarity)
     rows: dict[str, SnapshotRow] = {}
+    reasons: Counter[str] = Counter()
+    untaught: list[QuarantinedRow] = []
     for incident in sorted(incidents, key=lambda i: i.id):
         session = redactor.session()
         said = [message.content for message in redactor.redact_messages(incident.messages, session)[0]]
         required, *paraphrases = (session.redact(text)[0] for text in (incident.required, *incident.paraphrases))
-        if not _teachable(required) or redactor.policy.drop_reason([*said, required]) is not None:
-            continue
+        whole = _unteachable(required)
+        if not whole and redactor.policy.drop_reason([*said, required]) is not None:
+            whole = "incident.dropped_by_policy"
+        lost: Counter[str] = Counter()
         for paraphrase in paraphrases:
-            if not _teachable(paraphrase) or protected.overlap(paraphrase) in ("exact", "near"):
+            why = whole or _unteachable(paraphrase)
+            if not why and protected.overlap(paraphrase) in ("exact", "near"):
+                why = "incident.contaminated"
+            if why:
+                lost[why] += 1
                 continue
             name = digest(["incident", incident.id, prompt_key(paraphrase), required])
             rows.setdefault(
@@ -66,4 +96,29 @@ def incident_rows(
                     slice=incident.severity,
                 ),
             )
-    return list(rows.values())
+        reasons.update(lost)
+        if lost.total() == len(paraphrases):
+            untaught.append(_untaught(incident, whole, lost))
+    return IncidentTeaching(list(rows.values()), dict(sorted(reasons.items())), untaught)
+
+
+def _untaught(incident: Incident, whole: str, lost: Counter[str]) -> QuarantinedRow:
+    if whole:
+        why = f"its answer or prompt: {whole.removeprefix('incident.')}"
+    elif lost:
+        why = "its paraphrases: " + ", ".join(f"{r.removeprefix('incident.')} {n}" for r, n in sorted(lost.items()))
+    else:
+        why = "it has no paraphrases"
+    # The digest is over its id alone, so that it gives no text away.
+    named = digest(["incident", incident.id])
+    return QuarantinedRow(row_id=incident.id, digest=named, reason=UNTAUGHT, detail=f"teaches nothing; {why}")
+
+
+def incident_rows(
+    incidents: Sequence[Incident],
+    eval_prompts: Iterable[str],
+    config: CurationSection,
+    redactor: Redactor | None = None,
+) -> list[SnapshotRow]:
+    """The rows of `incident_teaching` alone."""
+    return incident_teaching(incidents, eval_prompts, config, redactor).rows

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from configs.errors import StaleTokenError
-from data_contracts.digests import set_digest
+from data_contracts.digests import digest, set_digest
 from flows.files import write_records
 from flows.ledger import Output
 from flows.run import Run
-from store import feedback, incidents, interactions, requests
+from store import feedback, incidents, interactions, requests, sources
 
 
 def ingest(run: Run) -> Output:
@@ -19,6 +19,7 @@ def ingest(run: Run) -> Output:
         watermark = interactions.latest_seq(conn)
         rows = feedback.labelled(conn, run.context.model, upto_seq=watermark)
         found = incidents.all(conn, run.context.model)
+        cursors = {row.name: digest(row.cursor)[:16] for row in sources.every(conn, run.context.model) if row.cursor}
     path = run.work_dir / f"rows-{run.ledger.request.token}.jsonl"
     write_records(path, rows)
     try:
@@ -32,6 +33,8 @@ def ingest(run: Run) -> Output:
         "rows": len(rows),
         "path": str(path),
         "watermark": watermark,
+        # How far each outside source had been read: its cursor may be long and name files, so its digest.
+        "sources": cursors,
         "digest": set_digest(row.digest for row in rows),
         # Those known now, for teaching and for the regression suite alike: one that is opened while this retrain runs
         # could not be learnt any more, and starts the next.

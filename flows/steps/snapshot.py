@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,16 +118,16 @@ def _traceable(run: Run, pinned: Sequence[Incident], rows: Sequence[SnapshotRow]
     return named
 
 
-def _store_left_out(run: Run, rows: Sequence[QuarantinedRow], used: Sequence[SnapshotRow]) -> None:
+def _store_left_out(run: Run, rows: Sequence[QuarantinedRow], used: Sequence[str]) -> None:
     with run.context.store.write() as conn:
         quarantine.put(conn, run.context.model, rows, run.request_id)
-        quarantine.clear(conn, run.context.model, [row.row_id for row in used])
+        quarantine.clear(conn, run.context.model, used)
     review_feed.feed(run.context)
 
 
 def snapshot(run: Run) -> Output:
     """Publish the snapshot; `trainable` is the number of new teaching rows without replay."""
-    from data_contracts.curation import incident_rows
+    from data_contracts.curation import incident_teaching
     from data_contracts.snapshots import publish
 
     context = run.context
@@ -140,14 +141,17 @@ def snapshot(run: Run) -> Output:
     protected = evaluation_prompts(context)
     with context.store.read() as conn:
         result = curated(context, conn, rows, released, protected, utc_now())
-    _store_left_out(run, result.left_out, [*result.train, *result.target])
     measured = [row.messages[-1].content for row in result.target]
     pinned = run.incidents
-    found = incident_rows(pinned, [*protected, *measured], context.config.curation, context.redactor)
-    teaching = [*result.train, *_traceable(run, pinned, found)]
-    reasons = dict(report.reasons)
-    for row in result.left_out:
-        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    found = incident_teaching(pinned, [*protected, *measured], context.config.curation, context.redactor)
+    used = [row.row_id for row in (*result.train, *result.target)]
+    untaught = {row.row_id for row in found.untaught}
+    used += [incident.id for incident in pinned if incident.id not in untaught]
+    _store_left_out(run, [*result.left_out, *found.untaught], used)
+    teaching = [*result.train, *_traceable(run, pinned, found.rows)]
+    reasons = dict(Counter(row.reason for row in result.left_out) + Counter(report.reasons) + Counter(found.reasons))
+    for row in found.untaught:
+        run.observer.log(f"Incident {row.row_id} measures, and {row.detail}.")
     if not teaching:
         return {"trainable": 0, "reasons": reasons, "snapshot": None}
     replay, provenance = replay_rows(run, len(teaching), [*protected, *measured])
@@ -166,7 +170,7 @@ def snapshot(run: Run) -> Output:
         reasons=reasons,
         replay=provenance,
         created_at=utc_now(),
-        sources={"store": str(run.outputs["ingest"]["watermark"])},
+        sources={"store": str(run.outputs["ingest"]["watermark"]), **run.outputs["ingest"].get("sources", {})},
         config_digest=digest(run.section("curation")),
     )
     _record(run, published, {row.row_id: row.split for row in rows_out if row.row_id})

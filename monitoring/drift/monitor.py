@@ -11,6 +11,7 @@ one finding, until a new champion's reference makes it part of what is expected.
 from __future__ import annotations
 
 import base64
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -67,7 +68,8 @@ class DriftMonitor:
         if state is not None and state.get("version") not in (None, STATE_VERSION):
             raise InputError("drift state of another version", expected=STATE_VERSION, found=state.get("version"))
         fresh = state is None or state.get("reference") != reference.digest
-        kept: dict[str, Any] = {} if fresh or state is None else state
+        # A copy: the caller compares what it handed over with what is stored meanwhile.
+        kept: dict[str, Any] = {} if fresh or state is None else copy.deepcopy(state)
         width = reference.embeddings.shape[1]
         self._seen = int(kept.get("seen", 0))
         self._log_s = float(kept.get("log_s", 0.0))

@@ -14,7 +14,7 @@ from labelled_rows import START, labelled
 from configs.curation import CurationSection, TrustRule
 from configs.loader import resource_path
 from data_contracts.contract import load_contract
-from data_contracts.curation import CurationResult, curate, incident_rows, is_held_out
+from data_contracts.curation import CurationResult, curate, incident_rows, incident_teaching, is_held_out
 from data_contracts.curation.incidents import CONTROL_TOKEN
 from data_contracts.overlap import prompt_key
 from data_contracts.records import Incident, LabelledRow, Message, SnapshotRow
@@ -391,6 +391,21 @@ def test_incidents_are_redacted_again_and_by_the_policy_before_they_teach() -> N
     )
     assert [r.completion for r in incident_rows([kept], (), NONE_HELD, keeps)] == [kept.required]
     assert incident_rows([asked], (), NONE_HELD, drops) == []
+
+
+def test_an_incident_that_teaches_nothing_says_why() -> None:
+    bare = an_incident("a", paraphrases=())
+    part = an_incident("b", paraphrases=(" ", "May it stand in the hall?", "Is shipping free?"))
+    asked = an_incident("c", paraphrases=("Is shipping free?", "is shipping free", "Call <PHONE_1>?"))
+    key = an_incident("d", required="Write to ann@example.com.")
+    found = incident_teaching([key, asked, part, bare], ["Is shipping free?"], NONE_HELD)
+    assert [row.row_id for row in found.rows] == ["incident:b"]
+    assert found.reasons == {"incident.blank": 1, "incident.contaminated": 3, "incident.redacted_data": 2}
+    assert [(row.row_id, row.reason, row.detail) for row in found.untaught] == [
+        ("a", "incident_untaught", "teaches nothing; it has no paraphrases"),
+        ("c", "incident_untaught", "teaches nothing; its paraphrases: contaminated 2, redacted_data 1"),
+        ("d", "incident_untaught", "teaches nothing; its answer or prompt: redacted_data"),
+    ]
 
 
 def test_control_tokens_of_incidents_are_those_of_the_contract() -> None:
