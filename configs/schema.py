@@ -405,10 +405,19 @@ class TtlDays(Section):
     """What people said. Snapshots behind a version in service keep their rows, all others lose them."""
     quarantine: Days = None
     """Rows that may not teach, since a reviewer or a retrain last touched them."""
+    incident: Days = None
+    """Incidents that are fixed, rejected or superseded, since they were closed; an open one never goes. Their
+    regression tests go with them: leave it empty to be held to every incident for ever."""
+    review: Days = None
+    """Settled and withdrawn review items with their labels, since they were; those of open incidents stay."""
     report: Days = None
     """HTML reports of retrains."""
     run: Days = None
     """Working folders of retrains that have ended."""
+    reference: Days = None
+    """Drift references that are not in use any more."""
+    cache: Days = None
+    """Embeddings and replay answers, since they were last used; answers of evaluations, since they were given."""
 
 
 class RetentionSection(Section):

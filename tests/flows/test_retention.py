@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
-from datetime import timedelta
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.errors import ConfigError
-from data_contracts.records import QuarantinedRow, utc_now
+from data_contracts.records import Cause, QuarantinedRow, utc_now
 from data_contracts.snapshots import read_rows, remaining_rows
 from flows.context import open_context
 from flows.erasure_scan import scan
 from flows.observer import PrintObserver
 from flows.retention import cutoffs, retain
 from flows.watch import _retain
+from models.embedding_cache import CachedEmbedder
 from monitoring.erasure_deadline import retire_overdue
-from store import audit, erasure, interactions, quarantine
+from store import audit, drift, erasure, incidents, interactions, quarantine, requests, reviews
 from store.retention import drop_feedback
 from tests.flows.erasure_world import NAME, TEXTS, World, build, world_config
 
@@ -63,7 +67,7 @@ def test_young_things_stay(world: World) -> None:
 
 def test_old_things_go_and_are_counted_in_the_audit_log(world: World) -> None:
     counts = retain(world.context, now=utc_now() + timedelta(days=31))
-    assert (counts["feedback"], counts["interaction"]) == (10, 8)
+    assert (counts["feedback"], counts["interaction"]) == (10, 7)  # an open incident quotes the eighth
     with world.context.store.read() as conn:
         entry = audit.entries(conn, 1)[0]
         audit.verify(conn)
@@ -86,8 +90,6 @@ def test_what_a_version_in_service_was_taught_stays_in_its_snapshot_until_it_lea
 
 
 def test_the_open_retrains_folder_stays(world: World) -> None:
-    from store import requests
-
     with world.context.store.read() as conn:
         request = requests.current(conn, world.context.model)
     assert request is not None
@@ -144,3 +146,94 @@ def test_a_file_retention_cannot_reach_does_not_stop_the_watch(world: World, tmp
     observer = PrintObserver(quiet=True)
     assert _retain(world.context, observer) == {}
     assert observer.lines == ["Retention waits: OSError"]
+
+
+def a_month_later() -> datetime:
+    return utc_now() + timedelta(days=31)
+
+
+def test_a_closed_incident_goes_with_the_rows_it_taught_where_no_live_version_stands_on_them(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {**ALL, "incident": 30}})
+    store, model, folder = world.context.store, world.context.model, world.context.state.snapshots / world.snapshot
+    with store.write() as conn:
+        incidents.set_status(conn, world.theirs["incident"], "fixed")
+    assert retain(world.context, dry_run=True, now=a_month_later())["incident"] == 1
+    counts = retain(world.context, now=a_month_later())
+    assert (counts["incident"], counts["interaction"], counts["snapshot_rows"]) == (1, 8, 0)
+    with store.write() as conn:
+        assert [i.id for i in incidents.all(conn, model)] == [world.theirs["opened"]]  # an open one never goes
+        assert audit.entries(conn, 1)[0].detail["incident"] == 1
+        erasure.taint(conn, [world.version], "e", utc_now())
+        retire_overdue(conn, model, utc_now() + timedelta(days=1), actor="test")
+    assert len(read_rows(folder)) == 8
+    assert retain(world.context, now=a_month_later())["snapshot_rows"] == 8
+    assert remaining_rows(folder) == []
+    store.close()
+
+
+def test_settled_review_items_go(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"review": 30}})
+    assert retain(world.context, now=a_month_later()) == {"review": 0}
+    with world.context.store.write() as conn:
+        item = reviews.find(conn, "quarantine", world.theirs["held"])
+        assert item is not None
+        reviews.set_status(conn, item.id, "done", "reject")
+    assert retain(world.context, dry_run=True, now=a_month_later()) == {"review": 1}
+    assert retain(world.context, now=a_month_later()) == {"review": 1}
+    with world.context.store.read() as conn:
+        assert reviews.list_items(conn, world.context.model) == []
+        assert quarantine.statuses(conn, world.context.model) == {world.theirs["held"]: "held"}
+    world.context.store.close()
+
+
+def test_references_no_monitor_uses_go(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"reference": 30}})
+    folder = world.context.state.drift
+    with world.context.store.read() as conn:
+        used = drift.references(conn)[world.context.model]
+    for suffix in (".json", ".npz"):
+        shutil.copy(folder / f"{used}{suffix}", folder / f"{'0' * 64}{suffix}")
+    shutil.copy(folder / f"{used}.json", folder / f".{used}.json.4711")  # a killed process left it
+    assert retain(world.context) == {"reference": 0}
+    assert retain(world.context, dry_run=True, now=a_month_later()) == {"reference": 2}
+    assert retain(world.context, now=a_month_later()) == {"reference": 2}
+    assert sorted(path.name for path in folder.iterdir()) == [f"{used}.json", f"{used}.npz"]
+    world.context.store.close()
+
+
+class Ones:
+    """An encoder to which all texts are the same."""
+
+    def encode(self, texts: Sequence[str], batch: int = 32) -> np.ndarray:
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+
+def test_caches_go_by_their_last_use_but_not_under_a_running_retrain(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"cache": 30}})
+    context, cache = world.context, world.context.state.cache
+    CachedEmbedder(cache / "embeddings.sqlite", "m", Ones)(["a", "b"])
+    (cache / "replay").mkdir()
+    for name, age in (("old", 40), ("new", 0)):
+        path = cache / "replay" / f"{name}.json"
+        path.write_text('{"answer": "a"}')
+        os.utime(path, ((utc_now() - timedelta(days=age)).timestamp(),) * 2)
+    (answers,) = (cache / "evaluation").glob("*.jsonl")
+    earlier = {"item": "i", "decoding": "d", "answer": "x", "at": (utc_now() - timedelta(days=40)).timestamp()}
+    answers.write_text(json.dumps(earlier) + "\n" + answers.read_text())
+    assert retain(context, dry_run=True) == {"cache": 2}
+    assert retain(context) == {"cache": 2}
+    assert [path.name for path in (cache / "replay").iterdir()] == ["new.json"]
+    assert len([line for line in answers.read_text().splitlines() if line.strip()]) == 2
+    with context.store.write() as conn:
+        request, _ = requests.open_or_attach(conn, context.model, Cause(kind="manual", at=utc_now()), status="ready")
+        claimed = requests.claim(conn, request.id, "worker", 60.0)
+        assert claimed is not None
+    assert retain(context, now=a_month_later()) == {"cache": 0}
+    with context.store.write() as conn:
+        requests.finish(conn, request.id, claimed.token, "failed", "error")
+    # Two vectors, two answers, one replay answer, and two files of other caches.
+    assert retain(context, dry_run=True, now=a_month_later()) == {"cache": 7}
+    assert retain(context, now=a_month_later()) == {"cache": 7}
+    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["embeddings.sqlite"]
+    assert retain(context, now=a_month_later()) == {"cache": 0}
+    context.store.close()
