@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -71,7 +72,8 @@ def _delete(context: Context, limits: Cutoffs) -> dict[str, int]:
     if limits.keys() & set(TAUGHT):
         counts["snapshot_rows"] = _tombstones(context)
     if "interaction" in limits:
-        counts["interaction"] = _batches(context, retention.drop_interactions, limits["interaction"])
+        forget = partial(retention.drop_interactions, alias=context.pseudonym)
+        counts["interaction"] = _batches(context, forget, limits["interaction"])
     if "quarantine" in limits:
         with context.store.write() as conn:
             counts["quarantine"] = retention.drop_quarantine(conn, context.model, limits["quarantine"])

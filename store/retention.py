@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, select
 
-from store import person, requests, reviews
+from data_contracts.ids import unnamed_caller
+from store import people, person, requests, reviews
 from store.erasure import INCIDENT_ROW, forget_salts
 from store.rows import chunks, take
 from store.tables import feedback, incidents, interactions, quarantine, review_items
@@ -103,11 +105,21 @@ def drop_feedback(conn: Connection, model: str, before: datetime) -> list[str]:
     return ids
 
 
-def drop_interactions(conn: Connection, model: str, before: datetime) -> list[str]:
-    """Delete one batch of old requests; returns the ids."""
+def drop_interactions(conn: Connection, model: str, before: datetime, alias: Callable[[str], str]) -> list[str]:
+    """Delete one batch of old requests; returns the ids.
+
+    When somebody was first seen is kept under the pseudonym `alias` gives: trust goes by it (`store.people`).
+    """
     take(conn, "seq", 0)
-    query = _old_interactions(model, before).order_by(interactions.c.seq).limit(BATCH)
-    ids = list(conn.execute(query).scalars())
+    query = _old_interactions(model, before).add_columns(interactions.c.principal, interactions.c.created_at)
+    ids: list[str] = []
+    firsts: dict[str, datetime] = {}
+    for row in conn.execute(query.order_by(interactions.c.seq).limit(BATCH)):
+        ids.append(row.id)
+        # Who gave neither a name nor a conversation is nobody who could come again.
+        if row.principal and row.principal != unnamed_caller(row.id):
+            firsts[row.principal] = min(row.created_at, firsts.get(row.principal, row.created_at))
+    people.remember(conn, model, {alias(name): at for name, at in firsts.items()})
     for part in chunks(ids):
         conn.execute(delete(interactions).where(interactions.c.id.in_(part)))
     if ids:

@@ -456,6 +456,15 @@ salts = Table(
     Column("salt", String(64), nullable=False),
 )
 
+first_seen = Table(
+    "first_seen",
+    metadata,
+    # Of those whose requests retention deleted, by keyed pseudonym: an account gets no younger by it.
+    Column("model", String(63), primary_key=True),
+    Column("pseudonym", String(64), primary_key=True, index=True),
+    Column("at", Time, nullable=False),
+)
+
 exports = Table(
     "exports",
     metadata,

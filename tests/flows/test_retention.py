@@ -11,10 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
 from configs.errors import ConfigError
+from data_contracts.ids import unnamed_caller
 from data_contracts.records import Cause, QuarantinedRow, utc_now
 from data_contracts.snapshots import read_rows, remaining_rows
+from flows import curating
+from flows import erasure as job
 from flows.context import open_context
 from flows.erasure_scan import scan
 from flows.observer import PrintObserver
@@ -22,9 +26,10 @@ from flows.retention import cutoffs, retain
 from flows.watch import _retain
 from models.embedding_cache import CachedEmbedder
 from monitoring.erasure_deadline import retire_overdue
-from store import audit, drift, erasure, incidents, interactions, quarantine, requests, reviews
+from store import audit, drift, erasure, feedback, incidents, interactions, people, quarantine, requests, reviews
 from store.retention import drop_feedback
-from tests.flows.erasure_world import NAME, TEXTS, World, build, world_config
+from store.tables import first_seen
+from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, _ask, _say, build, settled, world_config
 
 ALL = {"interaction": 30, "feedback": 30, "quarantine": 30, "report": 30, "run": 30}
 
@@ -237,3 +242,75 @@ def test_caches_go_by_their_last_use_but_not_under_a_running_retrain(tmp_path: P
     assert [path.name for path in cache.rglob("*") if path.is_file()] == ["embeddings.sqlite"]
     assert retain(context, now=a_month_later()) == {"cache": 0}
     context.store.close()
+
+
+@pytest.fixture
+def aged(tmp_path: Path) -> Iterator[World]:
+    """A person who asked two months ago and a month ago, and came back now with a correction; an unnamed one too."""
+    context = open_context(world_config(tmp_path / "state", retention={"ttl_days": {"interaction": 30}}))
+    world = World(context)
+    made = [_ask(world, NAME, PROMPT) for _ in range(3)]
+    ages = [timedelta(days=60), timedelta(days=31), timedelta(0)]
+    asked = [one.model_copy(update={"created_at": utc_now() - age}) for one, age in zip(made, ages, strict=True)]
+    unnamed = _ask(world, "", PROMPT).model_copy(update={"created_at": utc_now() - ages[0]})
+    unnamed = unnamed.model_copy(update={"principal": unnamed_caller(unnamed.id)})
+    with context.store.write() as conn:
+        interactions.insert(conn, [*asked, unnamed])
+        feedback.insert(conn, [(context.model, _say(asked[2], NAME, "At counter nineteen."))])
+    yield world
+    context.store.close()
+
+
+def test_retention_makes_nobody_younger(aged: World) -> None:
+    context = aged.context
+    with context.store.read() as conn:
+        before = curating.people(conn, context.model, context.pseudonym)
+    assert retain(context) == {"interaction": 3}
+    with context.store.read() as conn:
+        assert curating.people(conn, context.model, context.pseudonym) == before
+        assert people.first_seen(conn, "another", context.pseudonym) == {}
+    assert before[NAME].first_seen is not None
+    assert before[NAME].first_seen < utc_now() - timedelta(days=59)
+    # The last request and what was said on it go too: who comes again then is as old as ever.
+    with context.store.write() as conn:
+        drop_feedback(conn, context.model, utc_now() + timedelta(days=1))
+    assert retain(context, now=a_month_later()) == {"interaction": 1}
+    with context.store.write() as conn:
+        again = _ask(aged, NAME, PROMPT)
+        interactions.insert(conn, [again])
+        feedback.insert(conn, [(context.model, _say(again, NAME, "At counter twenty."))])
+        assert curating.people(conn, context.model, context.pseudonym) == before
+
+
+def test_what_retention_keeps_of_a_person_names_nobody_and_is_erased(aged: World) -> None:
+    context = aged.context
+    with context.store.write() as conn:
+        drop_feedback(conn, context.model, utc_now() + timedelta(days=1))
+    retain(context, now=a_month_later())
+    alias = context.pseudonym(NAME)
+    with context.store.read() as conn:
+        assert people.remembered(conn, alias) == 1
+        assert conn.execute(select(func.count()).select_from(first_seen)).scalar_one() == 1  # not of the unnamed one
+    assert scan(context, NAME, TEXTS).findings == ()
+    assert job.plan(context, NAME).counts["first_seen"] == 1
+    outcome = job.erase(context, NAME, by="officer", reason="ticket 12", observer=PrintObserver(quiet=True))
+    assert (outcome.state, outcome.counts) == ("settling", {"first_seen": 1})
+    assert job.go_on(context, PrintObserver(quiet=True), now=settled(aged)) == 0
+    with context.store.read() as conn:
+        assert people.remembered(conn, alias) == 0
+    again = job.erase(context, NAME, by="officer", reason="ticket 12", observer=PrintObserver(quiet=True))
+    assert again.state == "nothing"
+
+
+def test_a_request_deleted_while_an_erasure_settles_leaves_nothing(aged: World) -> None:
+    context = aged.context
+    job.erase(context, NAME, by="officer", reason="ticket 12", observer=PrintObserver(quiet=True))
+    late = _ask(aged, NAME, PROMPT).model_copy(update={"created_at": utc_now() - timedelta(days=40)})
+    with context.store.write() as conn:
+        interactions.insert(conn, [late])
+    retain(context)
+    with context.store.read() as conn:
+        assert people.remembered(conn, context.pseudonym(NAME)) == 1
+    assert job.go_on(context, PrintObserver(quiet=True), now=settled(aged)) == 0
+    with context.store.read() as conn:
+        assert people.remembered(conn, context.pseudonym(NAME)) == 0

@@ -102,10 +102,10 @@ def test_a_request_stays_as_long_as_an_incident_quotes_it(store: Store) -> None:
         interactions.insert(conn, [interaction("i1"), interaction("i2")])
         incidents.insert(conn, incident("n1", interaction_id="i1"))
         assert retention.count_interactions(conn, MODEL, soon) == 1
-        assert retention.drop_interactions(conn, MODEL, soon) == ["i2"]
+        assert retention.drop_interactions(conn, MODEL, soon, str) == ["i2"]
         incidents.set_status(conn, "n1", "fixed")
         retention.drop_incidents(conn, MODEL, soon)
-        assert retention.drop_interactions(conn, MODEL, soon) == ["i1"]
+        assert retention.drop_interactions(conn, MODEL, soon, str) == ["i1"]
 
 
 def test_settled_and_withdrawn_items_go_with_their_labels(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What retention goes by: when an incident was closed."""
+"""What retention goes by and what it must not take: when an incident was closed, when somebody was first seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("incidents", sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_table(
+        "first_seen",
+        sa.Column("model", sa.String(length=63), nullable=False),
+        sa.Column("pseudonym", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("model", "pseudonym", name=op.f("pk_first_seen")),
+    )
+    op.create_index(op.f("ix_first_seen_pseudonym"), "first_seen", ["pseudonym"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("first_seen")
     op.drop_column("incidents", "closed_at")
