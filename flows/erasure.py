@@ -74,7 +74,8 @@ def plan(context: Context, principal: str) -> Outcome:
         where = person.places_of(conn, theirs)
         taught = erasure.taught_by(conn, where["teaching"])
         counts["first_seen"] = people.remembered(conn, pseudonym(context, principal))
-        exported = erasure.known_exports(conn)
+    ids = (*theirs.requests, *theirs.rows, *theirs.incidents)
+    counts["export_lines"], exported = places.count_exports(context, ids)
     counts.update(places.count(context, where, lambda name: name == principal))
     return Outcome("planned", None, counts, tuple(taught), tuple(exported))
 
