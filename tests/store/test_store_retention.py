@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import text
 from store_samples import MODEL, interaction
 
 from data_contracts.records import (
@@ -17,8 +18,8 @@ from data_contracts.records import (
     ReviewPayload,
     utc_now,
 )
-from store import erasure, incidents, interactions, quarantine, requests, retention, review_leases, reviews
-from store.engine import Store
+from store import erasure, incidents, interactions, people, quarantine, requests, retention, review_leases, reviews
+from store.engine import Store, _engine, migrate
 from store.tables import incidents as incident_table
 
 MONTH = timedelta(days=30)
@@ -135,3 +136,24 @@ def test_settled_and_withdrawn_items_go_with_their_labels(store: Store) -> None:
         assert reviews.people(conn, named["done"]) == []
         incidents.set_status(conn, "n1", "rejected")
         assert len(retention.drop_reviews(conn, MODEL, soon)) == 1
+
+
+def test_a_store_from_before_is_brought_up_with_its_incidents_and_its_quarantine(store_url: str) -> None:
+    old = Store(_engine(store_url, True), store_url)
+    with old.write() as conn:
+        migrate(conn, "0004")
+        columns = "id, model, title, severity, messages, answer, required, paraphrases, status, opened_at, opened_by"
+        values = f"'i1', '{MODEL}', 't', 'low', '[]', 'a', 'r', '[]', 'fixed', '2026-01-01 00:00:00', 'ops'"
+        conn.execute(text(f"INSERT INTO incidents ({columns}) VALUES ({values})"))
+        columns = "row_id, model, digest, reason, detail, status, request_id, updated_at"
+        for ident, status in (("a", "released"), ("b", "held")):
+            values = f"'{ident}', '{MODEL}', 'd', 'cap', '', '{status}', 'q1', '2026-01-01 00:00:00'"
+            conn.execute(text(f"INSERT INTO quarantine ({columns}) VALUES ({values})"))
+    old.close()
+    opened = Store.open(store_url)
+    with opened.write() as conn:
+        assert [row.row_id for row in quarantine.left_out(conn, MODEL)] == ["b"]
+        assert retention.drop_incidents(conn, MODEL, utc_now()) == ["i1"]
+        people.remember(conn, MODEL, {"p-1": utc_now()})
+        assert people.remembered(conn, "p-1") == 1
+    opened.close()

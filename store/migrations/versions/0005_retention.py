@@ -1,4 +1,7 @@
-"""What retention goes by and what it must not take: when an incident was closed, when somebody was first seen."""
+"""What retention goes by and what it must not take: when an incident was closed, when somebody was first seen.
+
+And which released rows were left out again: from here on those whose retrain is named.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model", "pseudonym", name=op.f("pk_first_seen")),
     )
     op.create_index(op.f("ix_first_seen_pseudonym"), "first_seen", ["pseudonym"], unique=False)
+    op.execute("UPDATE quarantine SET request_id = NULL WHERE status = 'released'")
 
 
 def downgrade() -> None:
