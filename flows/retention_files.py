@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -66,30 +65,26 @@ def _cache(context: Context, before: datetime, dry_run: bool) -> int:
 
 
 def _answers(path: Path, before: datetime, dry_run: bool) -> int:
-    """Lines older than `before`; one that does not say its time is as old as the file."""
-    stat = path.stat()
-    kept, lost = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.strip():
-            continue
-        if _given_at(line, stat.st_mtime) < before.timestamp():
-            lost += 1
-        else:
-            kept.append(line)
-    if lost and not dry_run:
-        if not kept:
-            path.unlink(missing_ok=True)
-        else:
-            write_text(path, "".join(line + "\n" for line in kept))
-            os.utime(path, (stat.st_atime, stat.st_mtime))
-    return lost
+    """Lines from before; one that does not say when it was written (torn, or of an earlier version) is."""
+    limit = before.timestamp()
+    with path.open(encoding="utf-8", errors="replace") as handle:
+        first = next((line for line in handle if line.strip()), "")
+    if not first or _given_at(first) >= limit:
+        return 0  # lines are appended: none is older than the first
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    kept = [line for line in lines if _given_at(line) >= limit]
+    if not dry_run and kept:
+        write_text(path, "".join(line + "\n" for line in kept))
+    elif not dry_run:
+        path.unlink(missing_ok=True)
+    return len(lines) - len(kept)
 
 
-def _given_at(line: str, otherwise: float) -> float:
+def _given_at(line: str) -> float:
     try:
         return float(json.loads(line)["at"])
     except (ValueError, KeyError, TypeError):
-        return otherwise  # from before lines said it, or torn
+        return 0.0
 
 
 def _within(folder: Path) -> list[Path]:

@@ -224,9 +224,9 @@ def test_caches_go_by_their_last_use_but_not_under_a_running_retrain(tmp_path: P
         os.utime(path, ((utc_now() - timedelta(days=age)).timestamp(),) * 2)
     (answers,) = (cache / "evaluation").glob("*.jsonl")
     earlier = {"item": "i", "decoding": "d", "answer": "x", "at": (utc_now() - timedelta(days=40)).timestamp()}
-    answers.write_text(json.dumps(earlier) + "\n" + answers.read_text())
-    assert retain(context, dry_run=True) == {"cache": 2}
-    assert retain(context) == {"cache": 2}
+    answers.write_text("{torn\n" + json.dumps(earlier) + "\n" + answers.read_text())
+    assert retain(context, dry_run=True) == {"cache": 3}
+    assert retain(context) == {"cache": 3}
     assert [path.name for path in (cache / "replay").iterdir()] == ["new.json"]
     assert len([line for line in answers.read_text().splitlines() if line.strip()]) == 2
     with context.store.write() as conn:
