@@ -5,6 +5,7 @@ A profile is a YAML file with these sections; `configs.loader.load_config` reads
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from typing import Annotated, Literal
 
@@ -356,6 +357,10 @@ class TriggersSection(Section):
     """After a block or a rollback the cooldown is multiplied by this, once for each in a row."""
 
 
+UNRELEASABLE = "contaminated"
+"""Reason code of rows that never teach, whoever releases them: their prompt is, or comes near, an evaluation prompt."""
+
+
 class ReviewSection(Section):
     """What people are asked to look at, and how."""
 
@@ -391,6 +396,17 @@ class ReviewSection(Section):
     max_items_per_principal: Size = 5
     """Open items that may show one person's words, so that nobody can fill the queue."""
 
+    @field_validator("reasons")
+    @classmethod
+    def _reasons_a_person_may_decide(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """A verdict on a row nobody may release would change nothing, and a labeller would have read the exam."""
+        for pattern in value:
+            if fnmatch.fnmatchcase(UNRELEASABLE, pattern):
+                raise ValueError(
+                    f"`{pattern}` takes in `{UNRELEASABLE}`, and no verdict lets an evaluation prompt teach"
+                )
+        return value
+
 
 Days = Annotated[float, Field(gt=0.0, le=36_500.0)] | None
 """An age in days, a hundred years at most (dates end); None keeps for ever."""
@@ -405,10 +421,19 @@ class TtlDays(Section):
     """What people said. Snapshots behind a version in service keep their rows, all others lose them."""
     quarantine: Days = None
     """Rows that may not teach, since a reviewer or a retrain last touched them."""
+    incident: Days = None
+    """Incidents that are fixed, rejected or superseded, since they were closed; an open one never goes. Their
+    regression tests go with them: leave it empty to be held to every incident for ever."""
+    review: Days = None
+    """Settled and withdrawn review items with their labels, since they were; those of open incidents stay."""
     report: Days = None
     """HTML reports of retrains."""
     run: Days = None
     """Working folders of retrains that have ended."""
+    reference: Days = None
+    """Drift references that are not in use any more."""
+    cache: Days = None
+    """Embeddings and replay answers, since they were last used; answers of evaluations, since they were given."""
 
 
 class RetentionSection(Section):
