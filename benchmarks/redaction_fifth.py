@@ -1,4 +1,4 @@
-"""A fifth lot of formats, sentences and look-alikes, written after the fourth and looked at after its figures were told."""
+"""A fifth lot of formats, sentences and look-alikes, written after the fourth and looked at after its first run."""
 
 from __future__ import annotations
 
