@@ -21,6 +21,10 @@ _LOWER = string.ascii_lowercase + string.digits
 _UPPER = string.ascii_uppercase + string.digits
 
 
+def _hex(rng: _R, n: int) -> str:
+    return values._chars(rng, n, _HEX)
+
+
 def _pass(rng: _R) -> str:
     """A password as people make them up."""
     return rng.choice(
@@ -105,10 +109,10 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
         "maestro": values._card(("5018", "5020", "6304"), 16, 4, 4, 4, 4),
         "diners_38": values._card(("38",), 14, 4, 6, 4),
         "discover_644": values._card(("644", "649"), 16),
-        "devanagari": lambda r: values._card(("4",), 16, 4, 4, 4, 4)(r).translate({c: c + 0x0936 for c in range(48, 58)}),
+        "devanagari": lambda r: values._card(("4",), 16, 8, 8)(r).translate({c: c + 0x0936 for c in range(48, 58)}),
         "dump": lambda r: f"\x02{values._card(('4', '55'), 16)(r)}\x03|{r.randint(1, 12):02d}|2029|{digits(r, 3)}",
         "track": lambda r: f";\x02{values._card(('4', '52'), 16)(r)}\x03=29{r.randint(1, 12):02d}101{digits(r, 8)}?",
-        "tag": lambda r: f"<cardNumber>\x02{values._card(('5', '4'), 16)(r)}\x03</cardNumber>",
+        "tag": lambda r: f"<cardNumber>\x02{values._card(('51', '4'), 16)(r)}\x03</cardNumber>",
         "brand": lambda r: f"VISA-\x02{values._card(('4',), 16, 4, 4, 4, 4)(r)}\x03",
         "amex_thin": values._card(("34", "37"), 15, 4, 6, 5, by="\u2009"),
     },
@@ -136,7 +140,7 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
         "defanged": lambda r: values._ip4(r).replace(".", "[.]"),
         "v6_url": lambda r: f"http://[\x02{values._ip6(4)(r)}\x03]:8080/",
         "v6_local": lambda r: f"fd{digits(r, 2)}:{values._chars(r, 4, _HEX)}:{digits(r, 4, '123')}::{r.randint(1, 99)}",
-        "v6_middle": lambda r: f"2a02:8108:{values._chars(r, 4, 'abcdef')}::{digits(r, 3, '123')}:{r.randint(1, 0xFFF):x}",
+        "v6_middle": lambda r: f"2a02:8108:{values._chars(r, 4, 'abc')}::{digits(r, 3, '123')}:{r.randint(1, 99):x}",
         "tag": lambda r: f"<ip>\x02{values._ip4(r)}\x03</ip>",
         "cell": lambda r: f"| \x02{values._ip4(r)}\x03 | offline |",
         "nat64": lambda r: f"64:ff9b::{values._ip4(r)}",
@@ -163,7 +167,7 @@ FORMATS: dict[str, dict[str, Callable[[_R], str]]] = {
         "tag": _said("<password>", "</password>"),
         "ini": _said("[db]\nuser = shop\npasswd = ", "\nport = 5432"),
         "option": _said("mysql -u shop --password=", " -h db.example.org"),
-        "curl": _said("curl -H 'Authorization: token ", "' https://x.example.com", lambda r: values._chars(r, 40, _HEX)),
+        "curl": _said("curl -H 'Authorization: token ", "' https://x.example.com", lambda r: _hex(r, 40)),
         "jdbc": _said("jdbc:mysql://db.example.org/shop?user=app&password=", "&useSSL=true"),
         "cookie": _said("Cookie: sessionid=", "; theme=dark", lambda r: values._chars(r, 32, _LOWER)),
         "docker": _said("docker run -e API_TOKEN=", " shop/app", lambda r: values._chars(r, 32)),
@@ -240,7 +244,7 @@ AROUND = {
         "Agent: which address do you use?\nCustomer: {}", "Von: Kundendienst\nAn: {}\nBetreff: Rückgabe",
         "L'adresse {} n'est pas reconnue", "la mia mail è {}", "scrivetemi a {}", "o meu e-mail é {}",
         "mój adres to {}", "min mejl är {}", "skriv til {}", "sähköpostini on {}", "můj e-mail: {}",
-        "e-postam {} oldu", "моя почта {}", "メールは {} です", "mijn adres is {}", "I changed it from the old one to {}",
+        "e-postam {} oldu", "моя почта {}", "メールは {} です", "mijn adres is {}", "I changed it to {}",
         "1. open account\n2. enter {}\n3. nothing happens", "{} (work)", "\t{}\t", "user:{}",
         "Name: Mira\nE-mail: {}\nTopic: refund", "- {}\n", "Reply-To: {}", "nobody reads {}!", "¿pueden escribir a {}?",
         "{} bounced twice", "the newsletter still goes to {} ...",
@@ -323,10 +327,10 @@ NEGATIVES: list[Callable[[_R], str]] = [
     lambda r: f"android {r.randint(9, 15)}, build AP{r.randint(1, 4)}A.{digits(r, 6)}.{digits(r, 3)}",
     lambda r: f"Edg/{r.randint(100, 140)}.0.{r.randint(1000, 3000)}.{r.randint(10, 99)} on iOS 17.{r.randint(0, 7)}.1",
     lambda r: f"go1.{r.randint(18, 25)}.{r.randint(0, 12)}, node v{r.randint(16, 24)}.{r.randint(0, 20)}.0",
-    lambda r: f"{r.randint(1, 28):02d}/{r.randint(1, 12):02d}/2026 alle {r.randint(10, 22)}:30, tavolo {r.randint(1, 30)}",
-    lambda r: f"{r.randint(1, 9)} {digits(r, 3)} {digits(r, 3)} Ft, 12 {digits(r, 3)} Kč, {r.randint(100, 999)}.{digits(r, 3)} TL",
+    lambda r: f"{r.randint(1, 28):02d}/{r.randint(1, 12):02d}/2026 alle {r.randint(10, 22)}:30, tavolo 7",
+    lambda r: f"{r.randint(1, 9)} {digits(r, 3)} {digits(r, 3)} Ft, 12 {digits(r, 3)} Kč, 7.{digits(r, 3)} TL",
     lambda r: f"¥{digits(r, 2, '123456789')},{digits(r, 3)} and {r.randint(1, 99)},{digits(r, 2)} lei",
-    lambda r: f"resistance {r.randint(1000, 9999)} ohm, {r.randint(100, 180)}-{r.randint(200, 250)} V, {r.randint(1000, 9999)} rpm",
+    lambda r: f"resistance {r.randint(1000, 9999)} ohm, {r.randint(100, 180)}-240 V, {r.randint(1000, 9999)} rpm",
     lambda r: f"id {digits(r, 18, '123456789')} in the list",
     lambda r: f"boarding 1{r.randint(0, 9)}:{r.randint(10, 59)}, ticket {digits(r, 3, '123456789')}-{digits(r, 10)}",
     lambda r: f"{r.randint(10, 99)}% of {digits(r, 7, '123456789')} users, p = 0.0{digits(r, 4)}",

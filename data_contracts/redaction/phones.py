@@ -69,8 +69,12 @@ def national(lens: tuple[int, ...], first: str, second: str, *, paren: bool) -> 
     total, size = sum(lens), lens[0]
     if first.startswith("00"):
         return False
+    if paren and lens[0] == 2 and lens[1:2] == (1,):
+        return lens == (2, 1, 4, 4)  # Brazil: (11) 9 8765-4321
     if paren:
         return 2 <= size <= 6 and 7 <= total <= 12 and len(lens) > 1 and min(lens) > 1
+    if first == "0":
+        return lens in ((1, 3, 3, 2, 2), (1, 3, 3, 4), (1, 3, 7)) and second[0] in "2345"  # Turkey: 0 (532) ...
     if first[0] == "0":
         if len(lens) == 1:
             return total in (10, 11)
