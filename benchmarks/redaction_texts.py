@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import redaction_fifth
 import redaction_fourth
 import redaction_ids
+import redaction_seventh
 import redaction_sixth
 import redaction_third
 import redaction_values
@@ -54,7 +55,7 @@ _CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", 
     "\nVersion 2.4.1 here."]  # fmt: skip
 
 
-PARTS = ("first", "second", "third", "fourth", "fifth", "sixth")
+PARTS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 """In the order they were written; each was looked at after its first run, but for the last."""
 _VALUES = {
     "first": redaction_values.FIRST,
@@ -63,6 +64,7 @@ _VALUES = {
     "fourth": redaction_fourth.FORMATS,
     "fifth": redaction_fifth.FORMATS,
     "sixth": redaction_sixth.FORMATS,
+    "seventh": redaction_seventh.FORMATS,
 }
 _NATIONAL = {
     "first": redaction_ids.FIRST,
@@ -71,6 +73,7 @@ _NATIONAL = {
     "fourth": redaction_fourth.NATIONAL,
     "fifth": redaction_fifth.NATIONAL,
     "sixth": redaction_sixth.NATIONAL,
+    "seventh": redaction_seventh.NATIONAL,
 }
 _AROUND = {
     "first": AROUND,
@@ -79,6 +82,7 @@ _AROUND = {
     "fourth": redaction_fourth.AROUND,
     "fifth": redaction_fifth.AROUND,
     "sixth": redaction_sixth.AROUND,
+    "seventh": redaction_seventh.AROUND,
 }
 
 
@@ -241,6 +245,7 @@ _MORE_NEGATIVES = {
     "fourth": redaction_fourth.NEGATIVES,
     "fifth": redaction_fifth.NEGATIVES,
     "sixth": redaction_sixth.NEGATIVES,
+    "seventh": redaction_seventh.NEGATIVES,
 }
 
 
