@@ -35,13 +35,13 @@ _PREFIXED = re.compile(
     r"|sq0[a-z]{3}-[0-9A-Za-z_\-]{20,64}|EAAA[0-9A-Za-z_\-]{50,80}"
     r"|(?:gsk|r8|pplx|nvapi|lin_api|sntrys|figd|glsa|dapi|PMAK|NRAK|ATATT|ATCTT)[_\-]?[A-Za-z0-9_\-=]{24,255}"
     r"|AGE-SECRET-KEY-1[0-9A-Z]{40,70}|hv[sb]\.[A-Za-z0-9_\-]{20,255}"
-    r"|(?:xai|tvly|sbp|ntn|pul|phc|phx|mlsn|xkeysib|tgp|jina|rnd|re|glc|nk|sntryu|FLWSECK|ATBB|BBDC|CFPAT|PSK)[_\-.]"
-    r"[A-Za-z0-9_\-]{28,255}"
+    r"|(?:xai|tvly|sbp|ntn|pul|phc|phx|mlsn|xkeysib|tgp|jina|glc|sntryu|FLWSECK|ATBB|BBDC|CFPAT)[_\-.]"
+    r"(?=[A-Za-z_\-]{0,40}[0-9])[A-Za-z0-9_\-]{28,255}"
     r"|pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_\-.]{28,64}|dp\.(?:pt|st|ct|sa|scim)\.[A-Za-z0-9_\-.]{30,64}"
     r"|dt0[a-z]\d{2}\.[A-Z0-9]{20,30}\.[A-Z0-9]{40,80}|ops_eyJ[A-Za-z0-9_\-]{30,4096}|fm2_[A-Za-z0-9+/=]{40,512}"
     r"|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_\-=]{40,80}|key-[0-9a-f]{32}|[0-9a-f]{32}-us\d{1,2}(?![A-Za-z0-9])"
     r"|SK[0-9a-f]{32}(?![A-Za-z0-9])|LTAI[A-Za-z0-9]{16,30}|EAA[A-Za-z0-9]{60,255}"
-    r"|[MNO][A-Za-z0-9_\-]{23,28}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}"  # Discord
+    r"|[MNO](?=[A-Za-z_\-]{0,40}[0-9])[A-Za-z0-9_\-]{23,28}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}"  # Discord
     r"|T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32}"  # Slack's incoming hooks
     r"|\d{8,10}:AA[0-9A-Za-z_\-]{32,36}"  # Telegram
     r"|SG\.[A-Za-z0-9_\-]{16,64}\.[A-Za-z0-9_\-]{16,64}"

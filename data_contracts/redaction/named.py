@@ -54,17 +54,18 @@ _IS = "is|ist|es|est|é|è|e'|lautet|was|war|era|été|är|er|je|jest|este"
 _MAYBE_IS = "to|on|e|oli|var|byl[oa]?|był[oa]?|lautete|wordt|now|set to|changed to|это|είναι"
 _FILLER = r"(?:[ ][^\W\d_][^\W\d_'\-]{0,15}|[ ]\([^()\n]{1,30}\)){1,4}?"
 _VALUE = r"[\"'`]?(?P<value>[^\s\"'`<>,;&|]{6,256})"
-_JOINED = re.compile(
-    r"[^\W\d_]{0,3}[\"'`*]{0,3}"  # passwords, şifrem, **password**
-    r"(?:"
+_JOINED = (
+    r"[\"'`*]{0,3}(?:"
     r"\s{0,3}(?:(?:[:=]{1,2}|[=\-]>)>?|\||\t)[\"'`*]{0,3}\s{0,3}"  # password: ..., | password | ... |
-    r"|>|</t[dh]>\s{0,3}<td[^<>\n]{0,40}>"  # <password>..., <td>password</td><td>...
+    r"|(?P<tag>>)|</t[dh]>\s{0,3}<td[^<>\n]{0,40}>"  # <password>..., <td>password</td><td>...
     rf"|[ ]{{1,2}}(?:{_IS})[ ]{{1,2}}|(?:是|为|為|は|는|은)[ ]?"
     r"|(?P<weakly>"
     rf"{_FILLER}(?:[ ]?[:=][ ]{{0,2}}|[ ](?:{_IS}|{_MAYBE_IS})[ ])"  # password for the shop: ...
     rf"|[ ](?:(?:{_MAYBE_IS})[ ]|-{{1,2}}[ ]|)"  # hasło to ..., password ...
     r"))" + _VALUE
 )
+_PASSWORD = re.compile(r"[^\W\d_]{0,3}" + _JOINED)  # passwords, şifrem
+_KEY = re.compile(_JOINED)
 _OTHERS = {
     "scheme": re.compile("[ ]" + _VALUE),
     "header": re.compile(r"[\"']?[ ]{0,2}[:=][ ]{0,2}[\"']?(?:[a-z\-]{2,20}[ ])?" + _VALUE),
@@ -87,12 +88,13 @@ _LETTERS = bytes(c if 97 <= c <= 122 else 32 for c in range(256))
 _NO_SECRET = re.compile(
     r"[a-z]*://.*"
     r"|(?:[0-3]?\d[./\-][0-3]?\d[./\-]|\d{4}[./\-][01]?\d[./\-])\d{2,4}.{0,9}"  # a date
-    r"|\d{1,2}:\d\d(?::\d\d)?\W?(?:[ap]m)?\W?",
+    r"|\d{1,2}:\d\d(?::\d\d)?\W?(?:[ap]m)?\W?"
+    r"|[a-z_]\w*(?:\.\w+)+[(\[].*|[a-z_]\w*\[[\w\-.:]*\].*",  # code: a call, an element
     re.I,
 )
 _NO_PASSWORD = re.compile(
     r"v?\d+(?:[.,\-]\d+)*[a-z%€$+]{0,8}"  # a version, a number, a number of something
-    r"|(?-i:[A-Z]{1,6}-?\d+)"
+    r"|(?-i:[A-Z]{1,6}-?\d+)|#[0-9a-f]{3,8}"
     r"|(?:sha|aes|rsa|md|base|utf|bcrypt|scrypt|argon|win|windows|office|microsoft|iphone|ios|android|web)-?\d+.{0,3}",
     re.I,
 )
@@ -110,7 +112,11 @@ def may_be_named(low: bytes, text: str) -> bool:
         or not _ASCII_WORDS.isdisjoint(low.translate(_LETTERS).split())
     ):
         return True
-    return len(low) < len(text) and any(stem in text for stem in _ABROAD)
+    if len(low) < len(text):
+        for stem in _ABROAD:  # any() takes twice as long
+            if stem in text:
+                return True
+    return False
 
 
 def named(text: str) -> list[Found]:
@@ -123,8 +129,11 @@ def named(text: str) -> list[Found]:
         kind = _KINDS[name[0]]
         if kind in _PARTS_OF_WORDS and name.start() and low[name.start() - 1].isalnum():
             continue
-        match = _OTHERS.get(kind, _JOINED).match(low, name.end())
-        if match is None:
+        pattern = _OTHERS.get(kind) or (_PASSWORD if kind in ("password", "short") else _KEY)
+        match = pattern.match(low, name.end())
+        if match is None or (
+            kind not in _OTHERS and match["tag"] and "<" not in low[max(0, name.start() - 12) : name.start()]
+        ):
             continue
         start = match.start("value")
         # A mark may belong to the password; a full stop or a bracket belongs to the sentence.

@@ -18,7 +18,8 @@ _DOT = "dot|punkt|punto|point|ponto|punt"
 """How people say the sign and the dots of an address; each ` at ` must pass `may_be_spoken`, too."""
 _SPOKEN_AT = re.compile(
     rf"[ ]?[\[({{<][ ]?(?:{_AT}|@)[ ]?[\])}}>][ ]?|(?<=\w)\(a\)(?=\w)|%40"
-    rf"|[ ](?:{_AT})[ ](?=[\w\-]{{1,63}}[ ](?:{_DOT})[ ])",
+    r"|[ ](?:at|ät)[ ](?=[\w\-]{1,63}[ ](?:dot|punkt)[ ])"
+    rf"|[ ](?:arroba|arobase|chiocciola)[ ](?=[\w\-]{{1,63}}[ ](?:{_DOT})[ ])",
     re.I,
 )
 _SPOKEN_DOMAIN = re.compile(

@@ -350,7 +350,7 @@ class _Run:
         second = self.parts[1] if len(lens) > 1 else ""
         opened = self.text[self.start - 1 : self.start] == "(" and len(lens) > 1 and ")" in self._gap(self.place)
         alone = national(lens, first, second, paren=opened)
-        if not alone and not called(lens, first):
+        if not alone and not called(lens, first, second):
             return False
         before = self.text[max(0, self.start - 5) : self.start]
         last = self.groups[self.place + len(lens) - 1][1]
