@@ -236,6 +236,8 @@ class TrainingSection(Section):
     max_row_tokens: Size = 512
     seed: int = 17
     checkpoint_steps: Size = 10
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again: a fraction of the activations, a third more time."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

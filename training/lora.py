@@ -50,7 +50,11 @@ def add_lora(model: Any, config: TrainingSection, *, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, lora)
+    wrapped = get_peft_model(model, lora)
+    if config.gradient_checkpointing:
+        wrapped.enable_input_require_grads()  # or nothing that is computed again would lead to an adapter
+        wrapped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return wrapped
 
 
 def _plain(value: Any) -> Any:

@@ -66,6 +66,7 @@ def _artifact(
     job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, result: TrainResult
 ) -> AdapterArtifact:
     from training.lora import publish
+    from training.memory import peak_mb
 
     tail = result.losses[-max(1, len(result.losses) // 10) :]
     facts: dict[str, Any] = {
@@ -85,6 +86,7 @@ def _artifact(
             "first_loss": result.losses[0],
             "final_loss": sum(tail) / len(tail),
             "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
+            "peak_memory_mb": round(peak_mb(model.device.type), 1),
         },
         "loss_curve": list(result.losses),
     }
