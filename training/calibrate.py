@@ -5,6 +5,7 @@ The job names lengths, never texts: a step takes as long whatever the tokens are
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import tempfile
@@ -31,13 +32,15 @@ class Calibration:
 
     Attributes:
         start_s: from the process's start until the first step could begin: imports, loading, wrapping.
-        timed: `sample`, or `heaviest` if the budget or the rows allowed no more than the warm-up.
+        timed: `sample`, or `heaviest` if the budget allowed no step of it.
+        first: index of its first timed step.
         step_s: seconds of each timed step, in order.
         peak_mb: most memory the process held, loading included.
     """
 
     start_s: float
     timed: str
+    first: int
     step_s: tuple[float, ...]
     peak_mb: float
 
@@ -63,15 +66,15 @@ def calibrate(
     budget_s: float = 60.0,
     on_event: Emit = lambda _: None,
 ) -> Calibration:
-    """Train `heaviest` as one step, then the steps of `sample`, in a process of its own.
+    """Train the steps of `sample`, then `heaviest` as one step, in a process of its own.
 
     Args:
         base_path: folder of the base model.
-        heaviest: rows of the step with the largest packed sequence; warms up and shows the peak.
+        heaviest: rows of the step with the largest packed sequence; shows the peak.
         sample: rows of the timed steps.
         config: the training section of the run to come.
         threads: CPU threads; 0 leaves torch's choice.
-        budget_s: no step is begun after so many seconds of stepping.
+        budget_s: no more step of `sample` is begun after so many seconds.
         on_event: called with the child's events.
 
     Raises:
@@ -87,7 +90,13 @@ def calibrate(
     }
     with tempfile.TemporaryDirectory(prefix="tidemill-calibrate-") as folder:
         final = run_job("training.calibrate", {**job, "work_dir": folder}, Path(folder), on_event)
-    return Calibration(float(final["start_s"]), str(final["timed"]), tuple(final["step_s"]), float(final["peak_mb"]))
+    return Calibration(
+        start_s=float(final["start_s"]),
+        timed=str(final["timed"]),
+        first=int(final["first"]),
+        step_s=tuple(final["step_s"]),
+        peak_mb=float(final["peak_mb"]),
+    )
 
 
 def _rows(kept: Sequence[Sequence[Any]], vocabulary: int) -> list[TokenRow]:
@@ -112,10 +121,13 @@ class _Clock:
     def over(self) -> bool:
         return self._asked() or time.monotonic() > self._deadline
 
-    def steps(self) -> list[float]:
-        """Seconds of each step; without the last of several, which saves a checkpoint too."""
+    def timed(self) -> tuple[int, list[float]]:
+        """(index of the first step that counts, seconds of those that count).
+
+        Where there are enough, the first does not count, for it warms up, nor the last, for it saves a checkpoint.
+        """
         seconds = [b - a for a, b in itertools.pairwise(self.ends)]
-        return seconds[:-1] or seconds
+        return (1, seconds[1:-1]) if len(seconds) > 2 else (0, seconds[:1])
 
 
 def _calibrate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
@@ -132,32 +144,37 @@ def _calibrate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     model = add_lora(model, config, seed=SEED)
     start_s = time.time() - psutil.Process().create_time()
-    emit({"event": "stage", "text": "timing a few steps"})
-    work, begun = Path(job["work_dir"]), time.monotonic()
-    step_s: list[float] = []
-    timed = "heaviest"
-    for name in ("heaviest", "sample"):
-        rows = _rows(job[name], vocabulary)
-        clock = _Clock(float(job["budget_s"]) - (time.monotonic() - begun), stop.is_set)
-        if not rows or (step_s and clock.over()):
-            continue
-        try:
+
+    def train(name: str, budget_s: float) -> tuple[int, list[float]]:
+        clock = _Clock(budget_s, stop.is_set)
+        with contextlib.suppress(JobStopped):
             train_lora(
                 model,
-                rows,
+                _rows(job[name], vocabulary),
                 config,
                 seed=SEED,
-                work_dir=work / name,
+                work_dir=Path(job["work_dir"]) / name,
                 fingerprint=name,
                 on_step=clock,
                 stopped=clock.over,
             )
-        except JobStopped:
-            if stop.is_set():
-                raise
-        if clock.steps():
-            step_s, timed = clock.steps(), name
-    return {"start_s": start_s, "timed": timed, "step_s": step_s, "peak_mb": peak_mb(model.device.type)}
+        if stop.is_set():
+            raise JobStopped
+        return clock.timed()
+
+    emit({"event": "stage", "text": "timing a few steps"})
+    (first, step_s), timed = train("sample", float(job["budget_s"])), "sample"
+    # Last, on a heap that steps of other lengths have left gaps in, as in a run.
+    heaviest = train("heaviest", float("inf"))
+    if not step_s:
+        (first, step_s), timed = heaviest, "heaviest"
+    return {
+        "start_s": start_s,
+        "timed": timed,
+        "first": first,
+        "step_s": step_s,
+        "peak_mb": peak_mb(model.device.type),
+    }
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from models.packing import TokenRow
 from training.packing import PACK_TOKENS, split_step
 
 MB = 1_000_000
-RUNTIME_MB = {"cpu": 620.0, "cuda": 0.0}
+RUNTIME_MB = {"cpu": 525.0, "cuda": 0.0}
 """Python with torch, transformers and peft, in the process's own memory; a GPU's allocator does not count it."""
+HEAP = {"cpu": 2.0, "cuda": 1.1}
+"""Memory the allocator holds for each byte alive at the peak: sequences of other lengths leave gaps. Measured."""
 QUANTISED_BYTES = {"nf4": 0.52, "int8": 1.01}
 """A weight of a quantised linear layer and its scales (NF4: 4 bits, an 8-bit scale for 64 weights; int8: a row's)."""
 LOGIT_COPIES, KL_COPIES = 3, 5
@@ -149,7 +151,8 @@ def pack_bytes(
     Of a layer autograd keeps, for each token: the residual stream twice, two normed copies of it, queries, keys, values
     (repeated for all heads) and the attention's output and its contiguous copy (9 hidden), the gate, its activation,
     the up projection and their product (4 intermediate), and the low-rank inputs of every LoRA layer (rank each).
-    With gradient checkpointing: the layer's input, and one layer's tensors while it is computed again.
+    Every layer keeps the mask of a pack of several rows. With gradient checkpointing: the layer's input, and one
+    layer's tensors while it is computed again.
     """
     tokens = sum(len(row) for row in rows)
     supervised = tokens if reminds else sum(len(row.completion) for row in rows)
@@ -158,10 +161,12 @@ def pack_bytes(
     per_layer += 4.0 * config.rank * len(shape.linear) / max(1, shape.layers)
     if device != "cpu":  # peft casts the 16-bit input of each adapted layer to fp32
         per_layer += 4.0 * sum(a for a, _ in shape.linear) / max(1, shape.layers)
-    kept = (
-        shape.hidden * width * shape.layers + per_layer if config.gradient_checkpointing else per_layer * shape.layers
-    )
-    return tokens * kept, supervised * shape.vocabulary * 4.0 * (KL_COPIES if reminds else LOGIT_COPIES)
+    whole = per_layer * shape.layers
+    kept = shape.hidden * width * shape.layers + per_layer if config.gradient_checkpointing else whole
+    masks = 4.0 * tokens * tokens * shape.layers if device == "cpu" and len(rows) > 1 else 0.0
+    logits = supervised * shape.vocabulary * 4.0 * (KL_COPIES if reminds else LOGIT_COPIES)
+    heap = HEAP.get(device, HEAP["cuda"])
+    return heap * (tokens * kept + masks), heap * logits
 
 
 def memory(

@@ -21,8 +21,8 @@ from training.data import TokenisedRows
 from training.fit import refuse, steps_of
 from training.memory import BaseShape, Memory, available_mb, base_shape, memory, step_flop
 
-TIMED_STEPS = 5
-"""Steps of the sample; the last one is not counted, for it saves a checkpoint."""
+SAMPLE_STEPS = 6
+"""Steps of the sample; four of them count: the first warms up, the last saves a checkpoint."""
 ASSUMED_FLOP_PER_S = {"cpu": 5e10, "cuda": 5e13}
 """Without a calibration: what two cores with AVX2, and a GPU of the smaller kind, do here with short rows."""
 ASSUMED_START_S = 20.0
@@ -62,7 +62,7 @@ class Plan:
         return {**asdict(self), "minutes": self.minutes}
 
 
-def sample_of(steps: Sequence[Sequence[TokenRow]], count: int = TIMED_STEPS) -> list[TokenRow]:
+def sample_of(steps: Sequence[Sequence[TokenRow]], count: int = SAMPLE_STEPS) -> list[TokenRow]:
     """The rows of `count` steps spread evenly over a run (of all steps of a shorter one)."""
     count = min(count, len(steps))
     picked = [i * len(steps) // count for i in range(count)]
@@ -76,7 +76,7 @@ def _timed_flop(
     """FLOP of the steps a calibration timed, which has shuffled its rows like any run."""
     rows = sample if found.timed == "sample" else heaviest
     once = one_pass(config).model_copy(update={"seed": SEED})
-    steps = steps_of(rows, once)[: len(found.step_s)]
+    steps = steps_of(rows, once)[found.first : found.first + len(found.step_s)]
     return sum(step_flop(step, shape, config, device) for step in steps)
 
 

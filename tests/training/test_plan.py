@@ -80,7 +80,7 @@ def test_a_plan_refuses_before_it_loads_anything(tiny_base: Path):
 
 def test_the_sample_is_spread_over_the_run():
     steps = [_rows(2) for _ in range(100)]
-    assert len(sample_of(steps)) == 10
+    assert len(sample_of(steps)) == 12
     assert len(sample_of(steps[:3])) == 6
     assert sample_of([]) == []
 
