@@ -12,6 +12,7 @@ from typing import Any
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.adapters import CONFIG, WEIGHTS, publish_adapter
+from training.card import write_card
 
 
 def linear_layers(model: Any) -> list[str]:
@@ -65,8 +66,15 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def publish(model: Any, adapters_root: Path, *, base_reference: str, manifest: dict[str, Any]) -> tuple[str, Path]:
-    """Write the adapter `default` of a PeftModel and publish it under its digest.
+def publish(
+    model: Any,
+    adapters_root: Path,
+    *,
+    base_reference: str,
+    manifest: dict[str, Any],
+    card: dict[str, Any] | None = None,
+) -> tuple[str, Path]:
+    """Write the adapter `default` of a PeftModel, and its training card if there is one; publish it under its digest.
 
     The configuration names the base by its reference, not by this machine's path, so the digest is the same anywhere.
 
@@ -85,6 +93,8 @@ def publish(model: Any, adapters_root: Path, *, base_reference: str, manifest: d
         settings["inference_mode"] = True
         text = json.dumps(settings, indent=1, sort_keys=True, default=_plain)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if card is not None:
+            write_card(temporary, card)
         return publish_adapter(temporary, adapters_root, manifest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

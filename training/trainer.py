@@ -16,8 +16,11 @@ from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from data_contracts.digests import digest
 from data_contracts.records import AdapterArtifact, DatasetSnapshot
+from models.files import chat_template_digest, tokenizer_digest
 from models.jobs import Emit, Event, JobStopped, serve_job
+from models.licences import base_licence
 from training import checkpoint
+from training.card import training_card
 from training.data import TokenisedRows
 from training.sft import TrainResult
 
@@ -90,7 +93,31 @@ def _artifact(
         },
         "loss_curve": list(result.losses),
     }
-    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest=facts)
+    tokens = {
+        "tokenizer_digest": tokenizer_digest(job.base_path),
+        "chat_template_digest": chat_template_digest(job.base_path),
+    }
+    card = training_card(
+        base={
+            "reference": job.base_ref,
+            "digest": job.base_digest,
+            "licence": base_licence(job.base_path, job.base_ref),
+            **tokens,
+        },
+        data={
+            "dataset_digest": snapshot.digest,
+            "contract_digest": snapshot.contract_digest,
+            "curation_digest": snapshot.config_digest,
+            "counts": snapshot.counts,
+            "left_out": snapshot.reasons,
+            "replay": snapshot.replay,
+        },
+        settings=job.config.model_dump(mode="json"),
+        seed=job.init_seed,
+        code_commit=job.code_commit,
+        result={key: facts[key] for key in ("steps", "tokens", "seconds", "metrics")},
+    )
+    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest={**facts, **tokens}, card=card)
     return AdapterArtifact(digest=name, path=str(path), **facts)
 
 
