@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.faults import check_weights, writing
+
 FILE = "checkpoint.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -30,9 +32,14 @@ class Progress:
 
 
 def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[Any], optimizer: Any) -> None:
-    """Write parameters, AdamW moments and progress; fsync and rename, so a reader sees the old file or the new one."""
+    """Write parameters, AdamW moments and progress; fsync and rename, so a reader sees the old file or the new one.
+
+    Raises:
+        TrainingError: a weight is not finite or far too large, or the disk is full; the old file stays.
+    """
     from safetensors.torch import save_file
 
+    check_weights(parameters, progress.step)
     tensors: dict[str, Any] = {}
     for index, parameter in enumerate(parameters):
         tensors[f"p.{index}"] = parameter.detach().cpu().contiguous()
@@ -41,10 +48,11 @@ def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[An
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.{os.getpid()}.tmp"
     facts = {"fingerprint": fingerprint, **vars(progress)}
-    save_file(tensors, temporary, metadata={"tidemill": json.dumps(facts)})
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, folder / FILE)
+    with writing(folder / FILE, temporary):
+        save_file(tensors, temporary, metadata={"tidemill": json.dumps(facts)})
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, folder / FILE)
 
 
 def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) -> Progress | None:
@@ -58,6 +66,8 @@ def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) 
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
+    for left in folder.glob(f".{FILE}.*.tmp"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     if not path.is_file():
         return None
     try:

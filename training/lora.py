@@ -13,6 +13,7 @@ from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.adapters import CONFIG, WEIGHTS, publish_adapter
 from training.card import write_card
+from training.faults import writing
 
 
 def linear_layers(model: Any) -> list[str]:
@@ -80,21 +81,36 @@ def publish(
 
     Returns:
         (digest, folder).
-    """
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
+    Raises:
+        TrainingError: the disk is full; nothing is published.
+    """
     adapters_root.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".publishing-", dir=adapters_root))
     try:
-        tensors = {k: v.detach().float().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        settings = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base_reference}
-        settings["inference_mode"] = True
-        text = json.dumps(settings, indent=1, sort_keys=True, default=_plain)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        if card is not None:
-            write_card(temporary, card)
-        return publish_adapter(temporary, adapters_root, manifest)
+        with writing(adapters_root):
+            return _write(model, temporary, adapters_root, base_reference, manifest, card)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(
+    model: Any,
+    temporary: Path,
+    adapters_root: Path,
+    base_reference: str,
+    manifest: dict[str, Any],
+    card: dict[str, Any] | None,
+) -> tuple[str, Path]:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().float().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+    save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+    settings = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base_reference}
+    settings["inference_mode"] = True
+    text = json.dumps(settings, indent=1, sort_keys=True, default=_plain)
+    (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+    if card is not None:
+        write_card(temporary, card)
+    return publish_adapter(temporary, adapters_root, manifest)

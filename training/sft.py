@@ -19,6 +19,7 @@ from models.jobs import JobStopped
 from models.packing import Pack, TokenRow, pack, token_log_probabilities, token_nll
 from training import checkpoint
 from training.checkpoint import Progress
+from training.faults import naming_batch
 from training.packing import PACK_TOKENS, schedule, split_step
 
 OnStep = Callable[[dict[str, Any]], None]
@@ -115,6 +116,7 @@ def train_lora(
     work_dir: Path,
     fingerprint: str,
     on_step: OnStep,
+    names: Sequence[str] = (),
     stopped: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train the LoRA weights of `model` in place, resuming from `work_dir` if it holds this run's checkpoint.
@@ -127,10 +129,12 @@ def train_lora(
         work_dir: where the checkpoint is kept.
         fingerprint: digest of everything that decides the outcome; another one starts anew.
         on_step: called after each step with step, steps, loss, tok_s (tokens per second) and eta_s.
+        names: what an error calls each row: its digest, never a text.
         stopped: asked after each step; True saves a checkpoint and raises JobStopped.
 
     Raises:
-        TrainingError: no rows, or a loss or gradient that is not finite.
+        TrainingError: no rows; a loss, gradient or weight that is not finite (names the step's rows); no memory or no
+            disk left. The last good checkpoint stays.
         JobStopped: as asked; the checkpoint is on disk.
     """
     import torch
@@ -149,9 +153,10 @@ def train_lora(
         torch.manual_seed(seed * 1_000_003 + step)  # dropout is the same after a resume
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(steps), config)
-        done.losses.append(_step(model, picked, parameters, config, step))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with naming_batch(step, [names[i] for i in steps[step]] if names else ()):
+            done.losses.append(_step(model, picked, parameters, config, step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         done.step, done.tokens = step + 1, done.tokens + sum(len(row) for row in picked)
         elapsed = max(1e-9, time.monotonic() - begun)
         done.seconds = seconds_before + elapsed

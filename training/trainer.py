@@ -16,7 +16,7 @@ from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from data_contracts.digests import digest
 from data_contracts.records import AdapterArtifact, DatasetSnapshot
-from models.files import chat_template_digest, tokenizer_digest
+from models.files import chat_template_digest, model_digest, tokenizer_digest
 from models.jobs import Emit, Event, JobStopped, serve_job
 from models.licences import base_licence
 from training import checkpoint
@@ -121,6 +121,23 @@ def _artifact(
     return AdapterArtifact(digest=name, path=str(path), **facts)
 
 
+def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
+    """Refuse a base that is not the one the adapter would claim, or whose answers are not the snapshot's replay."""
+    found = model_digest(job.base_path)
+    for message, where, expected in (
+        ("the base's files are not the ones of this job", job.base_path, job.base_digest),
+        ("the snapshot was made for another base", job.snapshot_path, snapshot.base_digest),
+    ):
+        if expected != found:
+            raise TrainingError(
+                message,
+                where=where,
+                expected=f"base {expected}",
+                found=f"base {found}",
+                fix="fetch the base again (remove its folder in the model cache), or make a snapshot with this base",
+            )
+
+
 def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     """Run one job: rows to a published adapter.
 
@@ -129,7 +146,8 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
 
     Raises:
         SnapshotError: the snapshot is not whole.
-        TrainingError: nothing to train on, or training diverged.
+        TrainingError: the base is not the one the job and the snapshot name; nothing to train on; training diverged; no
+            memory or disk left.
         JobStopped: `stop` was set; the checkpoint is saved.
     """
     from data_contracts.snapshots import read_manifest, read_rows
@@ -141,6 +159,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     job = Job.of(data)
     snapshot = read_manifest(job.snapshot_path)
     rows = read_rows(job.snapshot_path, split="train")
+    _check_base(job, snapshot)
     set_threads(job.threads)
     emit({"event": "stage", "text": "loading the base model"})
     model, tokenizer = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
@@ -165,6 +184,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         work_dir=job.work_dir,
         fingerprint=job.fingerprint(snapshot),
         on_step=lambda event: emit({"event": "progress", **event}),
+        names=tokenised.digests,
         stopped=stop.is_set,
     )
     artifact = _artifact(job, snapshot, model, tokenised, result)
