@@ -5,7 +5,6 @@ The job names lengths, never texts: a step takes as long whatever the tokens are
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 import tempfile
@@ -52,7 +51,7 @@ def lengths(rows: Sequence[TokenRow]) -> list[Length]:
 
 def one_pass(config: TrainingSection) -> TrainingSection:
     """The section with which each row given to a calibration is seen once."""
-    small = {"epochs": 1.0, "learning_rate": 1e-6, "checkpoint_steps": 1_000_000}
+    small = {"epochs": 1.0, "learning_rate": 1e-6, "checkpoint_steps": 1_000_000, "early_stopping": None}
     return TrainingSection.model_validate({**config.model_dump(), **small})
 
 
@@ -63,7 +62,7 @@ def calibrate(
     config: TrainingSection,
     *,
     threads: int = 0,
-    budget_s: float = 60.0,
+    budget_s: float = 45.0,
     on_event: Emit = lambda _: None,
 ) -> Calibration:
     """Train the steps of `sample`, then `heaviest` as one step, in a process of its own.
@@ -121,13 +120,15 @@ class _Clock:
     def over(self) -> bool:
         return self._asked() or time.monotonic() > self._deadline
 
-    def timed(self) -> tuple[int, list[float]]:
+    def timed(self, *, whole: bool) -> tuple[int, list[float]]:
         """(index of the first step that counts, seconds of those that count).
 
-        Where there are enough, the first does not count, for it warms up, nor the last, for it saves a checkpoint.
+        Where there are others, the first does not count, for it warms up, nor the last of a whole run, for it saves a
+        checkpoint.
         """
         seconds = [b - a for a, b in itertools.pairwise(self.ends)]
-        return (1, seconds[1:-1]) if len(seconds) > 2 else (0, seconds[:1])
+        counting = seconds[1:-1] if whole else seconds[1:]
+        return (1, counting) if counting else (0, seconds[:1])
 
 
 def _calibrate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
@@ -146,8 +147,8 @@ def _calibrate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     start_s = time.time() - psutil.Process().create_time()
 
     def train(name: str, budget_s: float) -> tuple[int, list[float]]:
-        clock = _Clock(budget_s, stop.is_set)
-        with contextlib.suppress(JobStopped):
+        clock, whole = _Clock(budget_s, stop.is_set), True
+        try:
             train_lora(
                 model,
                 _rows(job[name], vocabulary),
@@ -158,9 +159,11 @@ def _calibrate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
                 on_step=clock,
                 stopped=clock.over,
             )
-        if stop.is_set():
-            raise JobStopped
-        return clock.timed()
+        except JobStopped:  # the budget, or our parent
+            if stop.is_set():
+                raise
+            whole = False
+        return clock.timed(whole=whole)
 
     emit({"event": "stage", "text": "timing a few steps"})
     (first, step_s), timed = train("sample", float(job["budget_s"])), "sample"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from training.faults import check_weights, writing
 
-FILE = "checkpoint.safetensors"
+FILE, BEST = "checkpoint.safetensors", "best.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -23,12 +23,14 @@ class Progress:
         losses: loss of every step so far, nats per supervised token.
         tokens: non-padding tokens seen.
         seconds: training time so far, over all attempts.
+        held_out: loss of the rows held out at every look so far (`training.early_stopping`).
     """
 
     step: int
     losses: list[float]
     tokens: int
     seconds: float
+    held_out: list[float] = field(default_factory=list)
 
 
 def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[Any], optimizer: Any) -> None:
@@ -66,7 +68,7 @@ def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) 
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
-    for left in folder.glob(f".{FILE}.*.tmp"):  # of a run that was killed while it wrote
+    for left in folder.glob(".*.safetensors.*.tmp"):  # of a run that was killed while it wrote
         left.unlink(missing_ok=True)
     if not path.is_file():
         return None
@@ -88,4 +90,5 @@ def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) 
 
 def remove(folder: Path) -> None:
     """Forget the checkpoint once the adapter is published."""
-    (folder / FILE).unlink(missing_ok=True)
+    for name in (FILE, BEST):
+        (folder / name).unlink(missing_ok=True)

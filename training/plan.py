@@ -18,6 +18,7 @@ from models.jobs import Emit
 from models.packing import TokenRow
 from training.calibrate import SEED, Calibration, calibrate, one_pass
 from training.data import TokenisedRows
+from training.early_stopping import held_out_rows
 from training.fit import refuse, steps_of
 from training.memory import BaseShape, Memory, available_mb, base_shape, memory, step_flop
 
@@ -109,27 +110,32 @@ def plan(
     device = pick_device(config.device)
     shape = base_shape(base_path)
     limit = available_mb(device) if limit_mb is None else limit_mb
-    steps = steps_of(tokenised.rows, config)
+    apart = set(held_out_rows(tokenised.rows, config, seed=config.seed)) if tokenised.rows else set()
+    rows = [row for index, row in enumerate(tokenised.rows) if index not in apart]
+    steps = steps_of(rows, config)
     parts, heaviest_at = memory(steps, shape, config, device)
     if steps:
-        refuse(tokenised.rows, parts.total, shape, config, device, limit)
+        refuse(rows, parts.total, shape, config, device, limit)
     found: Calibration | None = None
     total = sum(step_flop(step, shape, config, device) for step in steps)
+    if config.early_stopping is not None:  # a look is a forward pass, about half of a step's work
+        looks = len(steps) // config.early_stopping.every_steps
+        total += looks * step_flop([tokenised.rows[i] for i in apart], shape, config, device) / 2
     training_s = total / ASSUMED_FLOP_PER_S.get(device, ASSUMED_FLOP_PER_S["cuda"])
     if calibrated and steps:
         heaviest, sample = steps[heaviest_at], sample_of(steps)
         found = calibrate(base_path, heaviest, sample, config, threads=threads, on_event=on_event)
         timed = _timed_flop(sample, heaviest, found, shape, config, device)
         training_s = total * sum(found.step_s) / timed
-        refuse(tokenised.rows, found.peak_mb, shape, config, device, limit)
-    return _plan_of(tokenised, shape, config, device, parts, found, training_s, len(steps), limit)
+        refuse(rows, found.peak_mb, shape, config, device, limit)
+    return _plan_of(tokenised, steps, shape, config, device, parts, found, training_s, limit)
 
 
 def _plan_of(
-    tokenised: TokenisedRows, shape: BaseShape, config: TrainingSection, device: str, parts: Memory,
-    found: Calibration | None, training_s: float, steps: int, limit_mb: float,
+    tokenised: TokenisedRows, steps: Sequence[Sequence[TokenRow]], shape: BaseShape, config: TrainingSection,
+    device: str, parts: Memory, found: Calibration | None, training_s: float, limit_mb: float,
 ) -> Plan:  # fmt: skip
-    seen = sum(len(row) for step in steps_of(tokenised.rows, config) for row in step)
+    seen = sum(len(row) for step in steps for row in step)
     return Plan(
         rows=len(tokenised.rows),
         rows_shortened=len(tokenised.shortened),
@@ -137,7 +143,7 @@ def _plan_of(
         tokens_per_epoch=tokenised.tokens,
         tokens=seen,
         supervised_tokens_per_epoch=sum(len(row.completion) for row in tokenised.rows),
-        steps=steps,
+        steps=len(steps),
         base_parameters=shape.parameters,
         trainable_parameters=shape.trainable(config.rank),
         device=device,

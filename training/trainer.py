@@ -89,6 +89,7 @@ def _artifact(
             "first_loss": result.losses[0],
             "final_loss": sum(tail) / len(tail),
             "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
+            **({"held_out_loss": min(result.held_out)} if result.held_out else {}),
             "peak_memory_mb": round(peak_mb(model.device.type), 1),
         },
         "loss_curve": list(result.losses),
