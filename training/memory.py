@@ -21,7 +21,9 @@ MB = 1_000_000
 RUNTIME_MB = {"cpu": 525.0, "cuda": 0.0}
 """Python with torch, transformers and peft, in the process's own memory; a GPU's allocator does not count it."""
 HEAP = {"cpu": 2.0, "cuda": 1.1}
-"""Memory the allocator holds for each byte alive at the peak: sequences of other lengths leave gaps. Measured."""
+"""Memory the allocator holds for each byte alive at the peak: sequences of other lengths leave gaps. Measured (CPU)."""
+UNPACKED_HEAP = 3.0
+"""The same on a CPU with a quantised base: each layer's unpacked weights come and go between what is kept. Measured."""
 QUANTISED_BYTES = {"nf4": 0.52, "int8": 1.01}
 """A weight of a quantised linear layer and its scales (NF4: 4 bits, an 8-bit scale for 64 weights; int8: a row's)."""
 LOGIT_COPIES, KL_COPIES = 3, 5
@@ -166,6 +168,8 @@ def pack_bytes(
     masks = 4.0 * tokens * tokens * shape.layers if device == "cpu" and len(rows) > 1 else 0.0
     logits = supervised * shape.vocabulary * 4.0 * (KL_COPIES if reminds else LOGIT_COPIES)
     heap = HEAP.get(device, HEAP["cuda"])
+    if device == "cpu" and config.quantization != "none":
+        heap = UNPACKED_HEAP
     return heap * (tokens * kept + masks), heap * logits
 
 

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from adapter_files import make_adapter
+
+from configs.loader import load_config
 from configs.paths import StateDir
-from data_contracts.records import Message, SnapshotRow, utc_now
+from data_contracts.records import Message, ModelVersion, SnapshotRow, utc_now
 from data_contracts.snapshots import publish
+from flows.context import open_context
+from models.files import model_digest
+from store import versions
 from tests.flows.flow_samples import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +91,33 @@ def test_no_such_snapshot(profile: Path) -> None:
     done = tidemill("train", "plan", "--snapshot", "ffff", "--profile", str(profile))
     assert done.returncode == 4
     assert "no such snapshot" in done.stderr
+
+
+def test_a_registered_version_is_merged_into_its_base(profile: Path, tmp_path: Path) -> None:
+    config = load_config(str(profile))
+    context = open_context(config)
+    ref = make_adapter(context.base().path, context.state.adapters, version="support-bot@v1")
+    version = ModelVersion(
+        model=config.model.name,
+        number=1,
+        adapter_digest=ref.digest,
+        base_digest=ref.base_digest,
+        dataset_digest="d" * 64,
+        config_digest="c" * 64,
+        code_commit="x",
+        gate="pass",
+    )
+    with context.store.write() as conn:
+        versions.insert(conn, version, adapter_path=ref.path, request_id=None, approved_by="gate")
+    context.store.close()
+    out = tmp_path / "merged"
+    done = tidemill("train", "merge", "support-bot@v1", "--out", str(out), "--json", "--profile", str(profile))
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["merged"]["adapter_digest"] == ref.digest
+    assert made["digest"] == model_digest(out)
+    again = tidemill("train", "merge", "support-bot@v1", "--out", str(out), "--profile", str(profile))
+    assert again.returncode == 3
+    unknown = tidemill("train", "merge", "support-bot@v9", "--out", str(tmp_path / "x"), "--profile", str(profile))
+    assert unknown.returncode == 4
+    assert "support-bot@v1" in unknown.stderr
