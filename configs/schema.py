@@ -217,6 +217,19 @@ class ReplaySection(Section):
     batch: Size = 8
 
 
+class EarlyStopping(Section):
+    """When training ends before its epochs do: on the loss of rows that do not train."""
+
+    share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
+    """Share of the teaching rows that is held out."""
+    every_steps: Size = 10
+    """Optimiser steps between looks."""
+    patience: Size = 3
+    """Looks without a gain after which training ends; the weights of the best look are taken."""
+    min_gain: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest gain that counts, nats per token."""
+
+
 class TrainingSection(Section):
     """LoRA supervised fine-tuning."""
 
@@ -232,11 +245,17 @@ class TrainingSection(Section):
     """Weight of KL(base || adapter), nats per token over all positions of the replay rows, in the place of the
     likelihood of their answers; 0 trains on the answers."""
     warmup_share: Fraction = 0.05
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up, to just above zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     max_row_tokens: Size = 512
     seed: int = 17
     checkpoint_steps: Size = 10
+    early_stopping: EarlyStopping | None = None
+    """Off by default: all epochs are run."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again: a fraction of the activations, a third more time."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

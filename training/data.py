@@ -19,11 +19,13 @@ class TokenisedRows:
         rows: in the order of the snapshot.
         shortened: row digests whose oldest turns were left out.
         skipped: row digests that do not fit even with their last message alone.
+        digests: of `rows`.
     """
 
     rows: tuple[TokenRow, ...]
     shortened: tuple[str, ...]
     skipped: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -58,6 +60,7 @@ def tokenise(rows: Sequence[SnapshotRow], tokenizer: Any, max_row_tokens: int) -
     kept: list[TokenRow] = []
     shortened: list[str] = []
     skipped: list[str] = []
+    digests: list[str] = []
     for row in rows:
         completion = completion_ids(tokenizer, row.completion)
         prompt, cut = _fit(tokenizer, row.messages, max_row_tokens - len(completion))
@@ -66,5 +69,6 @@ def tokenise(rows: Sequence[SnapshotRow], tokenizer: Any, max_row_tokens: int) -
             continue
         if cut:
             shortened.append(row.digest)
+        digests.append(row.digest)
         kept.append(TokenRow(tuple(prompt), tuple(completion), replay=row.source == "replay"))
-    return TokenisedRows(tuple(kept), tuple(shortened), tuple(skipped))
+    return TokenisedRows(tuple(kept), tuple(shortened), tuple(skipped), tuple(digests))
