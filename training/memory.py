@@ -9,6 +9,7 @@ weights and LoRA on all linear layers), and the copies of the logits at the peak
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,12 +209,21 @@ def memory(
 def peak_mb(device: str) -> float:
     """Most memory this process has held so far: resident on a CPU, reserved by torch's allocator on a GPU."""
     if device == "cpu":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
+        return _high_water() / MB
     import torch
 
     return float(torch.cuda.max_memory_reserved()) / MB
+
+
+def _high_water() -> int:
+    """Bytes. Linux counts in `ru_maxrss` what the parent held when it started this process, so its own mark is read."""
+    with suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def available_mb(device: str) -> float:
