@@ -11,8 +11,8 @@ import numpy as np
 from configs.curation import CurationSection
 from data_contracts.curation.pipeline import Beside, decide, open_desk
 from data_contracts.curation.results import REASONS, CurationResult, Embed, Person, slice_of
-from data_contracts.curation.rows import ListedRows
-from data_contracts.records import LabelledRow, QuarantinedRow, SnapshotRow
+from data_contracts.curation.rows import ListedRows, rejected_of
+from data_contracts.records import FeedbackKind, LabelledRow, QuarantinedRow, SnapshotRow
 from data_contracts.redaction import Redactor
 
 
@@ -70,12 +70,14 @@ def curate(
 
 
 def _snapshot_row(row: LabelledRow, split: Any) -> SnapshotRow:
+    rejected = rejected_of(row)
     return SnapshotRow(
         digest=row.digest,
         split=split,
-        source="correction",
+        source="preference" if row.kind is FeedbackKind.PREFERENCE else "correction",
         messages=row.messages,
         completion=row.completion.strip(),
         row_id=row.id,
         slice=slice_of(row.completion),
+        rejected=None if rejected is None else rejected.strip(),
     )
