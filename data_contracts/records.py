@@ -154,6 +154,8 @@ class LabelledRow(Record):
     source: str = "api"
     asked_by: str = ""
     """The interaction's principal; empty = unknown. No part of the digest."""
+    thumb: Literal[-1, 1] | None = None
+    """Only of a thumb, whose completion is the answer it is about."""
 
     @property
     def prompt(self) -> str:

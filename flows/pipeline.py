@@ -51,13 +51,15 @@ def plain(_name: str, work: Work) -> Output:
 def _inputs(run: Run, name: str) -> dict[str, Any]:
     """Everything a step's output depends on (its digest decides whether an earlier output stands)."""
     out = run.outputs
+    thumbs = run.section("training")["objectives"]["kto"] if run.thumbs_teach else {}
     if name == "ingest":
-        return {"request": run.request_id}
+        return {"request": run.request_id, **({"thumbs": True} if thumbs else {})}
     if name == "validate":
         return {"rows": out["ingest"]["digest"], "contract": run.section("ingest")}
     if name == "snapshot":
         sections = {key: run.section(key) for key in ("curation", "replay", "model")}
-        return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections}
+        more = {"thumbs": thumbs} if thumbs else {}
+        return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections, **more}
     if name in ("track", "pin_champion"):
         return {"request": run.request_id, "snapshot": run.snapshot.digest}
     if name == "train":
