@@ -1,4 +1,4 @@
-"""Which thumbs teach: one vote each, of trusted people who asked, never what measures, nothing two people disagree on."""
+"""Which thumbs teach: one vote each, of trusted people who asked, nothing that measures, no disagreements."""
 
 from __future__ import annotations
 

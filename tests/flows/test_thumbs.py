@@ -1,4 +1,4 @@
-"""Thumbs on their way: read where they have a weight, held against their contract, label rows of the snapshot, erased."""
+"""Thumbs on their way: read where they have a weight, held against their contract, label rows of the snapshot."""
 
 from __future__ import annotations
 
