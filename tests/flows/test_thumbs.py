@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from data_contracts.ids import new_id, new_request_id
-from data_contracts.records import Cause, Feedback, FeedbackKind, Interaction, Message, SnapshotRow, utc_now
+from data_contracts.records import (
+    AdapterRef,
+    Arm,
+    Cause,
+    Feedback,
+    FeedbackKind,
+    Interaction,
+    Message,
+    SnapshotRow,
+    utc_now,
+)
 from data_contracts.snapshots import read_rows
 from flows.context import Context, open_context
 from flows.ledger import Ledger
@@ -19,8 +29,9 @@ from flows.pipeline import _inputs
 from flows.run import Run
 from flows.steps.ingest import ingest
 from flows.steps.snapshot import snapshot
+from flows.steps.train import pin_reference, training_job
 from flows.steps.validate import validate_rows
-from store import feedback, interactions, quarantine, requests
+from store import erasure, feedback, interactions, pointer, quarantine, requests
 from tests.flows.flow_samples import KEY, add_corrections, tiny_config
 
 FEW = {"kto": {"weight": 0.2, "min_labels": 3, "min_people": 3}}
@@ -128,3 +139,31 @@ def test_a_preference_comes_into_the_snapshot_with_its_rejected_answer(context: 
     )  # fmt: skip
     rows = {row.row_id: row for row in read_rows(up_to_snapshot(context).snapshot.path)}
     assert (rows[chosen].source, rows[chosen].rejected) == ("preference", "No idea about lamps.")
+
+
+def test_the_reference_is_the_champion_unless_it_was_taught_by_erased_rows(context: Context) -> None:
+    run = up_to_snapshot(context)
+    assert "reference" not in training_job(run)
+    assert pin_reference(run)["adapter"] is None
+    base = context.base().digest
+    ref = AdapterRef(version=f"{context.model}@v1", digest="d" * 64, path="there", base_digest=base)
+    with context.store.write() as conn:
+        serving = pointer.get(conn, context.model)
+        champion = Arm(version=ref.version, adapter=ref)
+        changed = serving.model_copy(update={"champion": champion})
+        pointer.compare_and_set(conn, changed, expected_revision=serving.revision, reason="test")
+    run.outputs["pin_reference"] = pin_reference(run)
+    assert training_job(run)["reference"] == ref.model_dump(mode="json")
+    assert _inputs(run, "train")["reference"]["version"] == ref.version
+    with context.store.write() as conn:
+        job = erasure.create(
+            conn,
+            pseudonym="p",
+            by="test",
+            reason="asked",
+            deadline=utc_now() + timedelta(days=1),
+            upto_seq=1,
+            places={},
+        )
+        erasure.taint(conn, [ref.version], job.id, utc_now() + timedelta(days=1))
+    assert pin_reference(run)["adapter"] is None
