@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from configs.schema import KtoObjective
+from configs.objectives import KtoObjective
 from data_contracts.curation import CurationResult, Embed, Person, curate, curate_thumbs
 from data_contracts.records import FeedbackKind, LabelledRow
 from data_contracts.review.stats import gold_agreement

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from configs.schema import ObjectivesSection
+from configs.objectives import ObjectivesSection
 from data_contracts.records import Message, SnapshotRow
 from models.packing import TokenRow
 from models.prompts import completion_ids, prompt_ids

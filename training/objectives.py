@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from configs.schema import DpoObjective, KtoObjective, TrainingSection
+from configs.objectives import DpoObjective, KtoObjective
+from configs.schema import TrainingSection
 from models.packing import Pack, TokenRow, pack, token_log_probabilities, token_nll
 from training.data import Example, Pair, Rated
 from training.losses import dpo_losses, kto_losses, kto_point_of_reference, kto_sides

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from configs.schema import DpoObjective, KtoObjective, ObjectivesSection, TrainingSection
+from configs.objectives import DpoObjective, KtoObjective, ObjectivesSection
+from configs.schema import TrainingSection
 from models.packing import TokenRow
 from training.data import Pair, Rated
 from training.objectives import backward

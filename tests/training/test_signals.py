@@ -13,7 +13,8 @@ import pytest
 from training_samples import make_job, snapshot_rows
 
 from configs.errors import AdapterRejectedError, TidemillError, WorkerLostError
-from configs.schema import ObjectivesSection, TrainingSection
+from configs.objectives import ObjectivesSection
+from configs.schema import TrainingSection
 from data_contracts.records import AdapterArtifact, AdapterRef, Message, SnapshotRow
 from models.packing import TokenRow
 from training import reference
