@@ -9,10 +9,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import redaction_fifth
 import redaction_fourth
 import redaction_ids
+import redaction_seventh
+import redaction_sixth
 import redaction_third
-import redaction_unseen
 import redaction_values
 from redaction_values import digits
 
@@ -53,28 +55,34 @@ _CLOSE = ["", "", " Thanks!", " It is urgent.", " Best, Mira", " (since 2024)", 
     "\nVersion 2.4.1 here."]  # fmt: skip
 
 
-PARTS = ("first", "second", "third", "fourth", "unseen")
+PARTS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 """In the order they were written; each was looked at after its first run, but for the last."""
 _VALUES = {
     "first": redaction_values.FIRST,
     "second": redaction_values.SECOND,
     "third": redaction_third.FORMATS,
     "fourth": redaction_fourth.FORMATS,
-    "unseen": redaction_unseen.FORMATS,
+    "fifth": redaction_fifth.FORMATS,
+    "sixth": redaction_sixth.FORMATS,
+    "seventh": redaction_seventh.FORMATS,
 }
 _NATIONAL = {
     "first": redaction_ids.FIRST,
     "second": redaction_ids.SECOND,
     "third": redaction_third.NATIONAL,
     "fourth": redaction_fourth.NATIONAL,
-    "unseen": redaction_unseen.NATIONAL,
+    "fifth": redaction_fifth.NATIONAL,
+    "sixth": redaction_sixth.NATIONAL,
+    "seventh": redaction_seventh.NATIONAL,
 }
 _AROUND = {
     "first": AROUND,
     "second": AROUND,
     "third": redaction_third.AROUND,
     "fourth": redaction_fourth.AROUND,
-    "unseen": redaction_unseen.AROUND,
+    "fifth": redaction_fifth.AROUND,
+    "sixth": redaction_sixth.AROUND,
+    "seventh": redaction_seventh.AROUND,
 }
 
 
@@ -235,7 +243,9 @@ _FRAMES = ["{}", "Hello, {}.", "What about {}?", "{} and nothing else", "I still
 _MORE_NEGATIVES = {
     "third": redaction_third.NEGATIVES,
     "fourth": redaction_fourth.NEGATIVES,
-    "unseen": redaction_unseen.NEGATIVES,
+    "fifth": redaction_fifth.NEGATIVES,
+    "sixth": redaction_sixth.NEGATIVES,
+    "seventh": redaction_seventh.NEGATIVES,
 }
 
 

@@ -36,7 +36,7 @@ def examine(profile: str, state: str | None) -> list[Finding]:
     except TidemillError as error:
         return [Finding("profile", "wrong", error.message, error.fix or str(error))]
     findings = [Finding("profile", "ok", config.profile)]
-    checks: list[Callable[[Config], Iterator[Finding]]] = [_files, _space, _base, _store, _stack]
+    checks: list[Callable[[Config], Iterator[Finding]]] = [_files, _contracts, _space, _base, _store, _stack]
     for check in checks:
         try:
             findings += list(check(config))
@@ -48,6 +48,17 @@ def examine(profile: str, state: str | None) -> list[Finding]:
 def _files(config: Config) -> Iterator[Finding]:
     for relative in (*config.ingest.by_kind().values(), config.replay.prompts, *config.evaluation.anchors):
         yield Finding("file", "ok", str(resource_path(relative)))
+
+
+def _contracts(config: Config) -> Iterator[Finding]:
+    from data_contracts.contract import load_contract
+    from data_contracts.contract_kinds import check_kind
+
+    for kind, relative in config.ingest.by_kind().items():
+        path = resource_path(relative)
+        contract = load_contract(path)
+        check_kind(kind, contract, path)
+        yield Finding("contract", "ok", f"{kind}: {contract.name}")
 
 
 def _space(config: Config) -> Iterator[Finding]:

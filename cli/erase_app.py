@@ -79,7 +79,8 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         until = f" until {job.deadline:%Y-%m-%d %H:%M} UTC at the latest" if job else ""
         print_line(f"Taught by them, tainted: {', '.join(outcome.versions)}. Served{until}; a retrain is asked for.")
     for path in outcome.exports:
-        print_line(f"Exported, not reached (moved, or no JSON Lines): {path}")
+        would = "would not be reached" if outcome.state == "planned" else "not reached"
+        print_line(f"Exported, {would} (moved, or no JSON Lines): {path}")
     if outcome.counts.get("review"):
         print_line("Tasks pushed to a Label Studio server are not reached; `tidemill review tidy` removes them.")
     if outcome.settles_at:

@@ -15,6 +15,7 @@ from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 from cli.quarantine_app import quarantine_app
 from cli.review_app import review_app
 from cli.snapshot_app import snapshot_app
+from cli.train_app import train_app
 
 app = typer.Typer(
     name="tidemill",
@@ -31,6 +32,7 @@ app.add_typer(review_app, name="review")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(contract_app, name="contract")
 app.add_typer(snapshot_app, name="snapshot")
+app.add_typer(train_app, name="train")
 app.add_typer(retention_app, name="retention")
 app.command("erase")(erase)
 

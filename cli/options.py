@@ -26,18 +26,22 @@ def load(profile: str, state: str | None) -> Config:
     return load_config(profile, {"state_dir": state} if state else None)
 
 
-@contextmanager
-def opened(profile: str, state: str | None) -> Iterator[Context]:
-    """The context of a command: the running stack's resolved profile if there is one, else the profile."""
+def resolved(profile: str, state: str | None) -> Config:
+    """What a command works with: the running stack's resolved profile if there is one, else the profile."""
     from configs.loader import load_config
     from configs.paths import StateDir
-    from flows.context import open_context
 
     config = load(profile, state)
-    resolved = StateDir.of(config).resolved_config
-    if resolved.is_file():
-        config = load_config(str(resolved))
-    context = open_context(config)
+    written = StateDir.of(config).resolved_config
+    return load_config(str(written)) if written.is_file() else config
+
+
+@contextmanager
+def opened(profile: str, state: str | None) -> Iterator[Context]:
+    """The context of a command, see `resolved`; closed at the end."""
+    from flows.context import open_context
+
+    context = open_context(resolved(profile, state))
     try:
         yield context
     finally:

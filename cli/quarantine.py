@@ -15,7 +15,8 @@ from flows.context import Context
 from store import feedback, incidents, quarantine, reviews
 from store.review_feeds import ROW_KINDS
 
-STATUSES = ("held", "released", "dropped", "all")
+STATUSES = ("left-out", "held", "released", "dropped", "all")
+"""`left-out`: held, or released and left out again by a later rule."""
 
 
 def matching(context: Context, reason: str, status: str) -> list[QuarantinedRow]:
@@ -27,7 +28,10 @@ def matching(context: Context, reason: str, status: str) -> list[QuarantinedRow]
     if status not in STATUSES:
         raise InputError("no such status", where="--status", expected=", ".join(STATUSES), found=ascii(status))
     with context.store.read() as conn:
-        found = quarantine.list_rows(conn, context.model, None if status == "all" else status)
+        if status == "left-out":
+            found = quarantine.left_out(conn, context.model)
+        else:
+            found = quarantine.list_rows(conn, context.model, None if status == "all" else status)
     return [row for row in found if fnmatch.fnmatchcase(row.reason, reason)]
 
 

@@ -22,12 +22,17 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before changi
 @quarantine_app.command("list")
 def list_rows(
     reason: Annotated[str, typer.Option("--reason", help="Reason code; shell patterns are allowed.")] = "*",
-    status: Annotated[str, typer.Option("--status", help="held, released, dropped or all.")] = "held",
+    status: Annotated[
+        str,
+        typer.Option(
+            "--status", help="left-out (held, or released and left out again), held, released, dropped or all."
+        ),
+    ] = "left-out",
     profile: Profile = "default",
     state: StateOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rows with the rule each broke."""
+    """Rows with the rule each broke; of one that was released, the rule it lost to since."""
     from cli.output import show
     from cli.quarantine import matching, table_rows
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from data_contracts.records import Cause, utc_now
+from data_contracts.records import Cause, SnapshotRow, utc_now
 from flows import triggers
 from flows.context import Context
 from flows.observer import PrintObserver
@@ -35,14 +36,17 @@ def ask_for_retrain(context: Context, *, here: bool) -> dict[str, Any]:
 def plan_retrain(context: Context) -> dict[str, Any]:
     """Rows, rejects by reason, replay, time and memory of a retrain now; nothing is written.
 
-    The contract and the curation run for real on the rows of the store; tokens are estimated at four characters each.
+    The contract and the curation run for real on the rows of the store, the training is planned with the trainer's own
+    tokeniser and timed for a few steps on the base; replay answers are taken to be as long as they may be.
+
+    Raises:
+        TrainingError: the training would not fit into memory; says what would.
     """
     from data_contracts.contract_kinds import judge_incidents, judge_kinds, together
     from data_contracts.curation import incident_rows
     from flows.curating import curated as curated_rows
-    from flows.suites import evaluation_prompts, open_incidents
+    from flows.suites import evaluation_prompts, open_incidents, with_system
     from store import feedback, quarantine
-    from training.plan import estimate
 
     with context.store.read() as conn:
         rows = feedback.labelled(conn, context.model)
@@ -62,24 +66,45 @@ def plan_retrain(context: Context) -> dict[str, Any]:
     rejects = dict(report.reasons)
     for row in curated.left_out:
         rejects[row.reason] = rejects.get(row.reason, 0) + 1
-    share = context.config.replay.share
-    replay = round(len(teaching) * share / max(1e-9, 1 - share))
-    characters = sum(len(r.completion) + sum(len(m.content) for m in r.messages) for r in teaching)
-    system = len(context.config.model.system_prompt) * len(teaching)
-    tokens = round((characters + system) / 4 * (1 + replay / max(1, len(teaching))))
+    replay = _replay_rows(context, len(teaching))
+    system = context.config.model.system_prompt
+    asked = [row.model_copy(update={"messages": with_system(row.messages, system)}) for row in teaching]
     return {
         "labelled_rows": len(rows),
         "train_rows": len(teaching),
-        "replay_rows": replay,
+        "replay_rows": len(replay),
         "target_items": len(curated.target),
         "rejects": dict(sorted(rejects.items())),
-        "estimate": estimate(len(teaching) + replay, tokens, context.config.training),
+        "estimate": _estimate(context, [*asked, *replay]),
     }
+
+
+def _replay_rows(context: Context, train_rows: int) -> list[SnapshotRow]:
+    """Rows as long as the replay of a retrain may be: its prompts, and answers of a word for each token allowed."""
+    from flows.steps.snapshot import replay_prompts
+
+    settings = context.config.replay
+    wanted = round(train_rows * settings.share / max(1e-9, 1 - settings.share))
+    answer = " ".join(["the"] * settings.max_new_tokens)
+    return [
+        SnapshotRow(digest=f"{n:064x}", split="train", source="replay", messages=prompt, completion=answer)
+        for n, prompt in enumerate(replay_prompts(context, wanted))
+    ]
+
+
+def _estimate(context: Context, rows: Sequence[SnapshotRow]) -> dict[str, Any]:
+    """What training on these rows costs; without rows nothing, and no base is needed."""
+    from training.plan import plan_rows
+
+    if not rows:
+        return {"rows": 0, "tokens": 0, "steps": 0, "minutes": 0.0, "memory_mb": 0}
+    threads = context.config.model.threads
+    return plan_rows(rows, context.base().path, context.config.training, threads=threads).as_dict()
 
 
 def dry_run_rows(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """The plan as two columns."""
     flat = {k: v for k, v in plan.items() if not isinstance(v, dict)}
     flat |= {f"left out: {k}": v for k, v in plan["rejects"].items()}
-    flat |= {f"estimate: {k}": v for k, v in plan["estimate"].items()}
+    flat |= {f"estimate: {k}": v for k, v in plan["estimate"].items() if not isinstance(v, dict)}
     return [{"what": key, "is": value} for key, value in flat.items()]

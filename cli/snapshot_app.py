@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from configs.schema import Config
+from cli.options import AsJson, Profile, StateOption, opened, resolved
 
 snapshot_app = typer.Typer(
     help="The data sets: list, show, verify, compare.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Profile = Annotated[str, typer.Option("--profile", "-p", help="A shipped profile's name or a YAML file.")]
-StateOption = Annotated[str | None, typer.Option("--state", help="State directory; wins over the profile's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="The first digits of a snapshot's digest, or its folder.")]
 
 
-def _open(profile: str, state: str | None) -> tuple[Config, Path]:
-    from configs.loader import load_config
+def _folder(profile: str, state: str | None) -> Path:
+    """Where the snapshots are; the files say everything but why a row is gone, so no store is opened (or made)."""
     from configs.paths import StateDir
 
-    config = load_config(profile, {"state_dir": state} if state else None)
-    return config, StateDir.of(config).snapshots
+    return StateDir.of(resolved(profile, state)).snapshots
 
 
 @snapshot_app.command("list")
@@ -34,7 +29,7 @@ def list_(profile: Profile = "default", state: StateOption = None, as_json: AsJs
     from cli.output import show as print_
     from cli.snapshots import list_rows, list_snapshots
 
-    records = list_snapshots(_open(profile, state)[1])
+    records = list_snapshots(_folder(profile, state))
     print_([r.model_dump(mode="json", exclude={"row_ids"}) for r in records], list_rows(records), as_json=as_json)
 
 
@@ -45,7 +40,7 @@ def show(name: Name, profile: Profile = "default", state: StateOption = None, as
     from cli.snapshots import find_snapshot, show_rows
     from data_contracts.snapshot_files import read_manifest
 
-    record = read_manifest(find_snapshot(_open(profile, state)[1], name))
+    record = read_manifest(find_snapshot(_folder(profile, state), name))
     print_(record, show_rows(record), as_json=as_json, title=f"snapshot {record.digest[:12]}")
 
 
@@ -56,7 +51,7 @@ def verify(name: Name, profile: Profile = "default", state: StateOption = None, 
     from cli.snapshots import find_snapshot
     from data_contracts.snapshots import verify as verify_
 
-    record = verify_(find_snapshot(_open(profile, state)[1], name))
+    record = verify_(find_snapshot(_folder(profile, state), name))
     facts = {"digest": record.digest, "verified": True, "rows": sum(record.counts.values()), "erased": record.erased}
     print_({**facts, "can_train": not record.erased}, [facts], as_json=as_json, title="snapshot")
 
@@ -74,13 +69,9 @@ def diff(
     from cli.output import show as print_
     from cli.snapshots import diff_rows, find_snapshot, why_gone
     from data_contracts.snapshot_diff import diff_snapshots
-    from flows.context import open_context
 
-    config, root = _open(profile, state)
+    root = _folder(profile, state)
     one, two = find_snapshot(root, a), find_snapshot(root, b)
-    context = open_context(config)
-    try:
+    with opened(profile, state) as context:
         found = diff_snapshots(one, two, why_gone=why_gone(context.store, context.model), limit=limit)
-    finally:
-        context.store.close()
     print_(found, diff_rows(found), as_json=as_json, title=f"{found.a[:12]} -> {found.b[:12]}")

@@ -116,7 +116,8 @@ class CurationSection(Rule):
 
     holdout_share: Part = 0.2
     """Share of principals held out for ever (their rows are the target suite, never trained)."""
-    holdout_salt: str = "tidemill-holdout-1"
+    holdout_salt: Annotated[str, Field(min_length=1)] = "tidemill-holdout-1"
+    """Who is held out is a hash of this and the name; another salt holds out other people."""
     corroborating_principals: Size = 2
     """Independent trusted people that must agree before a correction teaches; 1 switches it off."""
     max_rows_per_principal: Size = 3

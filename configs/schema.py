@@ -5,6 +5,7 @@ A profile is a YAML file with these sections; `configs.loader.load_config` reads
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from typing import Annotated, Literal
 
@@ -217,6 +218,19 @@ class ReplaySection(Section):
     batch: Size = 8
 
 
+class EarlyStopping(Section):
+    """When training ends before its epochs do: on the loss of rows that do not train."""
+
+    share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
+    """Share of the teaching rows that is held out."""
+    every_steps: Size = 10
+    """Optimiser steps between looks."""
+    patience: Size = 3
+    """Looks without a gain after which training ends; the weights of the best look are taken."""
+    min_gain: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest gain that counts, nats per token."""
+
+
 class TrainingSection(Section):
     """LoRA fine-tuning."""
 
@@ -233,11 +247,17 @@ class TrainingSection(Section):
     """Weight of KL(base || adapter), nats per token over all positions of the replay rows, in the place of the
     likelihood of their answers; 0 trains on the answers."""
     warmup_share: Fraction = 0.05
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up, to just above zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     max_row_tokens: Size = 512
     seed: int = 17
     checkpoint_steps: Size = 10
+    early_stopping: EarlyStopping | None = None
+    """Off by default: all epochs are run."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again: a fraction of the activations, a third more time."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -358,6 +378,10 @@ class TriggersSection(Section):
     """After a block or a rollback the cooldown is multiplied by this, once for each in a row."""
 
 
+UNRELEASABLE = "contaminated"
+"""Reason code of rows that never teach, whoever releases them: their prompt is, or comes near, an evaluation prompt."""
+
+
 class ReviewSection(Section):
     """What people are asked to look at, and how."""
 
@@ -393,6 +417,17 @@ class ReviewSection(Section):
     max_items_per_principal: Size = 5
     """Open items that may show one person's words, so that nobody can fill the queue."""
 
+    @field_validator("reasons")
+    @classmethod
+    def _reasons_a_person_may_decide(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """A verdict on a row nobody may release would change nothing, and a labeller would have read the exam."""
+        for pattern in value:
+            if fnmatch.fnmatchcase(UNRELEASABLE, pattern):
+                raise ValueError(
+                    f"`{pattern}` takes in `{UNRELEASABLE}`, and no verdict lets an evaluation prompt teach"
+                )
+        return value
+
 
 Days = Annotated[float, Field(gt=0.0, le=36_500.0)] | None
 """An age in days, a hundred years at most (dates end); None keeps for ever."""
@@ -407,10 +442,19 @@ class TtlDays(Section):
     """What people said. Snapshots behind a version in service keep their rows, all others lose them."""
     quarantine: Days = None
     """Rows that may not teach, since a reviewer or a retrain last touched them."""
+    incident: Days = None
+    """Incidents that are fixed, rejected or superseded, since they were closed; an open one never goes. Their
+    regression tests go with them: leave it empty to be held to every incident for ever."""
+    review: Days = None
+    """Settled and withdrawn review items with their labels, since they were; those of open incidents stay."""
     report: Days = None
     """HTML reports of retrains."""
     run: Days = None
     """Working folders of retrains that have ended."""
+    reference: Days = None
+    """Drift references that are not in use any more."""
+    cache: Days = None
+    """Embeddings and replay answers, since they were last used; answers of evaluations, since they were given."""
 
 
 class RetentionSection(Section):

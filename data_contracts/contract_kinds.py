@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.errors import ContractError
 from data_contracts.contract import Contract, load_contract
-from data_contracts.contract_columns import feedback_columns, incident_columns, labelled_columns, thumb_columns
+from data_contracts.contract_columns import (
+    COLUMNS,
+    feedback_columns,
+    incident_columns,
+    labelled_columns,
+    thumb_columns,
+)
 from data_contracts.digests import digest
 from data_contracts.expectations import Named, TableVerdict, judge_rows, report_of
 from data_contracts.records import ContractReport, Feedback, Incident, LabelledRow, QuarantinedRow
@@ -28,6 +35,42 @@ class KindVerdict:
     """Rule -> rows that break it, warnings too; in the order of the contract."""
 
 
+OF_LABELLED = frozenset(COLUMNS) - {"thumb", "rating", "label", "title", "severity", "paraphrases", "paraphrase_count"}
+OF_KIND: dict[str, frozenset[str]] = {
+    "correction": OF_LABELLED,
+    "preference": OF_LABELLED,
+    "thumb": frozenset(
+        ("id", "interaction_id", "kind", "principal", "scope", "source", "created_at", "thumb", "rating", "label")
+    ),
+    "incident": frozenset(COLUMNS) - {"scope", "source", "version", "thumb", "rating", "label"},
+}
+"""The columns rows of a kind have."""
+
+
+def check_kind(kind: str, contract: Contract, path: Path) -> None:
+    """Refuse a contract that is for rows of another kind: it would quarantine every row, or fail at the first.
+
+    Raises:
+        ContractError: a rule reads a column these rows do not have, or wants another `kind`.
+    """
+    known = OF_KIND.get(kind)
+    if known is None:
+        return
+    read = {str(rule.kwargs[key]) for rule in contract.rules for key in ("column", "column_A", "column_B")
+            if key in rule.kwargs}  # fmt: skip
+    sets = (r.kwargs for r in contract.rules if r.expectation == "expect_column_values_to_be_in_set")
+    wanted = [str(one) for kwargs in sets if kwargs["column"] == "kind" for one in kwargs["value_set"]]
+    if read <= known and (not wanted or kind in wanted):
+        return
+    raise ContractError(
+        f"this contract is not for rows of kind {kind}",
+        where=f"ingest.contracts.{kind}: {path}",
+        expected=f"rules on columns of such rows ({', '.join(sorted(known))})",
+        found=", ".join(sorted(read - known)) or f"a rule that wants kind {' or '.join(wanted)}",
+        fix=f"name the contract of {kind}s there, or leave it out: the shipped one is taken",
+    )
+
+
 def _judge(
     kind: str,
     rows: Sequence[Any],
@@ -36,7 +79,9 @@ def _judge(
     names: Sequence[Named],
     released: Set[str],
 ) -> KindVerdict:
-    verdict: TableVerdict = judge_rows(rows, load_contract(path), columns)
+    contract = load_contract(path)
+    check_kind(kind, contract, path)
+    verdict: TableVerdict = judge_rows(rows, contract, columns)
     counts = {name: len(places) for name, places in verdict.broken.items()}
     return KindVerdict(kind, verdict.contract, report_of(verdict, names, released), counts)
 

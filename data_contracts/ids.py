@@ -52,6 +52,11 @@ UNNAMED_CALLER = "anon:"
 """How the principals of requests begin that name nobody."""
 
 
+def unnamed_caller(request_id: str) -> str:
+    """Principal of a request that names neither a user nor a conversation: nobody but this request."""
+    return f"{UNNAMED_CALLER}{request_id[-53:]}"
+
+
 def is_the_asker(said_by: str, asked_by: str) -> bool:
     """True if feedback is from whoever made the request; where neither names anybody, from who knows the request's id.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ class AnswerCache:
                         "answer": output.answer,
                         "nll": output.nll,
                         "choice_nlls": output.choice_nlls,
+                        "at": int(time.time()),  # by which retention goes
                     },
                     ensure_ascii=False,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,13 @@ class Context:
         from data_contracts.redaction import redactor_for
 
         return redactor_for(self.config.redaction, self.state.key)
+
+    @cached_property
+    def pseudonym(self) -> Callable[[str], str]:
+        """How this installation names a person where the name may not stand: by its key, the same for ever."""
+        from data_contracts.redaction import Redactor
+
+        return Redactor(key=self.state.key).pseudonym
 
     def base(self) -> ResolvedModel:
         """The base model on this machine, fetched if it must be."""

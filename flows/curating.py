@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -21,11 +21,15 @@ from store.feedback import TEACHING_KINDS
 def people(
     conn: Connection,
     model: str,
+    alias: Callable[[str], str],
     gold: Mapping[str, tuple[int, int]] | None = None,
     kinds: Sequence[str] = TEACHING_KINDS,
 ) -> dict[str, Person]:
-    """Everybody who gave a correction: first request, and gold items `(right, answered)` where the caller knows."""
-    first = people_table.first_seen(conn, model, kinds)
+    """Everybody who gave a correction: first request, and gold items `(right, answered)` where the caller knows.
+
+    `alias` gives the installation's pseudonym of a name: first requests that retention deleted are kept under it.
+    """
+    first = people_table.first_seen(conn, model, alias, kinds)
     known = gold or {}
     return {name: Person(first.get(name), *known.get(name, (0, 0))) for name in sorted(first.keys() | known.keys())}
 
@@ -77,7 +81,7 @@ def curated(
         released,
         policy,
         eval_prompts,
-        people=people(conn, context.model, gold_agreement(conn, context.model)),
+        people=people(conn, context.model, context.pseudonym, gold_agreement(conn, context.model)),
         suspects=suspects(conn, context.model, policy.suspects.outcomes),
         earlier=snapshot_table.sides(conn, context.model),
         embed=embedder(context),
@@ -107,7 +111,7 @@ def curated_thumbs(
         eval_prompts,
         beside=beside,
         taught=[*result.train, *result.target],
-        people=people(conn, context.model, gold_agreement(conn, context.model), kinds),
+        people=people(conn, context.model, context.pseudonym, gold_agreement(conn, context.model), kinds),
         suspects=suspects(conn, context.model, policy.suspects.outcomes),
         redactor=context.redactor,
         now=now,

@@ -34,7 +34,7 @@ from flows.context import Context
 from flows.erasure_rows import begin, pseudonym, take_late
 from flows.ledger import owner_name
 from flows.observer import Observer
-from store import audit, erasure, leases, outbox, person, requests, rollouts
+from store import audit, erasure, leases, outbox, people, person, requests, rollouts
 from store.erasure import Erasure
 
 Step = Callable[[Context, Erasure], dict[str, Any]]
@@ -73,7 +73,9 @@ def plan(context: Context, principal: str) -> Outcome:
         counts = person.counts(conn, principal, theirs)
         where = person.places_of(conn, theirs)
         taught = erasure.taught_by(conn, where["teaching"])
-        exported = erasure.known_exports(conn)
+        counts["first_seen"] = people.remembered(conn, pseudonym(context, principal))
+    ids = (*theirs.requests, *theirs.rows, *theirs.incidents)
+    counts["export_lines"], exported = places.count_exports(context, ids)
     counts.update(places.count(context, where, lambda name: name == principal))
     return Outcome("planned", None, counts, tuple(taught), tuple(exported))
 

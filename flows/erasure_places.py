@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection
@@ -270,6 +271,30 @@ def clean_snapshots(context: Context, job: Erasure) -> dict[str, Any]:
 # --- exports -----------------------------------------------------------------------------------------
 
 
+def count_exports(context: Context, ids: Collection[str]) -> tuple[int, list[str]]:
+    """For a dry run: lines that would go from export files, and the exports that nobody could reach for them.
+
+    A file that can be read and rewritten and holds none of their lines is neither.
+    """
+    with context.store.read() as conn:
+        known = erasure.known_exports(conn)
+    wanted = {ident.encode() for ident in ids}
+    lines, by_hand = 0, []
+    for name in known:
+        path = Path(name)
+        try:
+            if path.is_file() and _has_ids(path):
+                with path.open("rb") as handle:
+                    theirs = sum(_names_any(line, wanted) for line in handle)
+                if not theirs or os.access(path.parent, os.W_OK):
+                    lines += theirs
+                    continue
+        except OSError:
+            pass  # as below
+        by_hand.append(name)
+    return lines, by_hand
+
+
 def clean_exports(context: Context, job: Erasure) -> dict[str, Any]:
     """Export files still where they were written: lines with their ids go.
 
@@ -292,12 +317,20 @@ def clean_exports(context: Context, job: Erasure) -> dict[str, Any]:
 
 
 def _has_ids(path: Path) -> bool:
-    """True for our own JSON Lines, whose lines carry ids; other formats (chat, preference) hold texts only."""
+    """True for our own JSON Lines, whose lines carry ids; other formats (chat, preference) hold texts only.
+
+    An empty file holds nobody and counts as ours.
+    """
     try:
         with path.open("rb") as handle:
-            return "interaction" in json.loads(handle.readline())
+            first = handle.readline()
+            return not first or "interaction" in json.loads(first)
     except (OSError, ValueError, TypeError):
         return False
+
+
+def _names_any(line: bytes, ids: Collection[bytes]) -> bool:
+    return any(m[1] in ids for m in _QUOTED.finditer(line))
 
 
 def _rewrite_lines(path: Path, ids: Collection[bytes]) -> int:
@@ -306,7 +339,7 @@ def _rewrite_lines(path: Path, ids: Collection[bytes]) -> int:
     try:
         with path.open("rb") as source, temporary.open("wb") as target:
             for line in source:
-                if any(m[1] in ids for m in _QUOTED.finditer(line)):
+                if _names_any(line, ids):
                     lost += 1
                 else:
                     target.write(line)

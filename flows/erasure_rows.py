@@ -13,10 +13,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from data_contracts.records import Cause, utc_now
-from data_contracts.redaction import Redactor
 from flows.context import Context
 from monitoring.rollout_actions import finish
-from store import audit, erasure, outbox, person, requests, reviews, rollouts
+from store import audit, erasure, outbox, people, person, requests, reviews, rollouts
 from store.erasure import Erasure
 from store.rows import take
 
@@ -29,7 +28,7 @@ TAINT_TAG = "tidemill.tainted"
 
 def pseudonym(context: Context, principal: str) -> str:
     """How this installation names a person where the name may not stand."""
-    return Redactor(key=context.state.key).pseudonym(principal)
+    return context.pseudonym(principal)
 
 
 def begin(context: Context, principal: str, alias: str, *, by: str, reason: str) -> Erasure | None:
@@ -53,7 +52,7 @@ def _begin(context: Context, principal: str, alias: str, by: str, reason: str) -
     with context.store.write() as conn:
         upto = take(conn, "seq", 0) - 1  # and nobody adds rows before this transaction ends
         theirs = person.find(conn, principal)
-        if theirs.empty:
+        if theirs.empty and not people.remembered(conn, alias):
             return None
         where = person.places_of(conn, theirs)
         job = erasure.create(
@@ -73,6 +72,7 @@ def _take_rows(conn: Connection, job: Erasure, principal: str, theirs: person.Su
     where = person.places_of(conn, theirs)
     removed = person.remove(conn, principal, theirs)
     removed["review"] = reviews.erase(conn, [ident for some in ids for ident in some], [principal])
+    removed["first_seen"] = people.forget(conn, job.pseudonym, upto=job.requested_at)
     person.scrub_errors(conn, where["retrains"])
     taught = erasure.taught_by(conn, where["teaching"])
     fresh = erasure.taint(conn, taught, job.id, job.deadline)
@@ -142,6 +142,7 @@ def _take_late(context: Context, job: Erasure) -> tuple[Erasure, int, list[str]]
         if not theirs.empty:
             late = sum(map(len, (theirs.requests, theirs.rows, theirs.incidents)))
             _take_rows(conn, job, principal or "", theirs, "late")
+        people.forget(conn, job.pseudonym, upto=job.requested_at)
         held = [ident for kind in KINDS for ident in erasure.ids_of(conn, job.id, kind)]
         late += reviews.erase(conn, held, [principal] if principal else [])
         ids = erasure.snapshot_row_ids(conn, job.id)

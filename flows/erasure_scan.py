@@ -26,6 +26,10 @@ from store.engine import Store
 _BLOCK = 1 << 22
 MIN_TEXT = 8
 """Shorter texts are found everywhere and prove nothing."""
+KEPT_THERE = {
+    "mlflow": "runs, parameters, tags, artifacts and model versions",
+    "prefect": "flow runs, task runs, logs and artifacts",
+}
 _ARCHIVES = (".npz", ".zip")
 
 
@@ -124,14 +128,17 @@ def scan(context: Context, name: str, texts: Sequence[str], *, prefect_url: str 
     pieces = 0
     for what, walk in (("mlflow", _registry(context.registry)), ("prefect", _prefect(prefect_url))):
         if isinstance(walk, str):
-            skipped.append(f"{what}: {walk}")
+            skipped.append(f"{what}: {walk}, so its {KEPT_THERE[what]} were not searched")
             continue
+        before = pieces
         try:
             for where, content in walk:
                 pieces += 1
                 found += [Finding(f"{what} {where}", needle) for needle in sorted(needles.in_bytes(content))]
         except RegistryError as error:
-            skipped.append(f"{what}: {error.message}")
+            place = f" at {error.where}" if error.where else ""
+            which = "not all of its" if pieces > before else "none of its"
+            skipped.append(f"{what}: {error.message}{place}, so {which} {KEPT_THERE[what]} were searched")
     return Scan(tuple(dict.fromkeys(found)), rows, files, size, pieces, tuple(skipped))
 
 

@@ -1,23 +1,35 @@
 """Retention: what is older than `retention.ttl_days` goes, by the machinery of erasure, counted in the audit log.
 
 Rows leave the store. A published snapshot keeps them while a version it taught serves, is a canary, or is what a
-rollback goes back to: that version must stay reproducible. In every other snapshot they become tombstones.
+rollback goes back to: that version must stay reproducible. In every other snapshot they become tombstones. Files are
+`flows.retention_files`.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from pathlib import Path
+from functools import partial
+
+from sqlalchemy import Connection
 
 from configs.errors import SnapshotError
 from data_contracts.records import utc_now
+from flows import retention_files
 from flows.context import Context
 from monitoring.rollout_actions import best_untainted
 from store import audit, pointer, requests, retention, rollouts, snapshots, versions
 
 Cutoffs = dict[str, datetime]
+TABLES: dict[str, Callable[[Connection, str, datetime], int]] = {
+    "feedback": retention.count_feedback,
+    "incident": retention.count_incidents,
+    "interaction": retention.count_interactions,
+    "quarantine": retention.count_quarantine,
+    "review": retention.count_reviews,
+}
+TAUGHT = ("feedback", "incident")
+"""Kinds whose rows snapshots hold."""
 
 
 def cutoffs(context: Context, now: datetime | None = None) -> Cutoffs:
@@ -30,7 +42,7 @@ def cutoffs(context: Context, now: datetime | None = None) -> Cutoffs:
 def retain(context: Context, *, dry_run: bool = False, now: datetime | None = None) -> dict[str, int]:
     """Delete what is too old, or count it; returns `{kind: number}` for the kinds that have a limit.
 
-    Feedback goes before requests: a request is kept as long as feedback points to it.
+    Feedback and incidents go before requests: a request is kept as long as one of them points to it.
     """
     limits = cutoffs(context, now)
     counts = _count(context, limits) if dry_run else _delete(context, limits)
@@ -43,54 +55,41 @@ def retain(context: Context, *, dry_run: bool = False, now: datetime | None = No
 
 
 def _count(context: Context, limits: Cutoffs) -> dict[str, int]:
-    by_table = {
-        "feedback": retention.count_feedback,
-        "interaction": retention.count_interactions,
-        "quarantine": retention.count_quarantine,
-    }
     counts: dict[str, int] = {}
     with context.store.read() as conn:
-        for kind, count in by_table.items():
+        for kind, count in TABLES.items():
             if kind in limits:
                 counts[kind] = count(conn, context.model, limits[kind])
-    for kind, paths in (("run", _old_runs), ("report", _old_reports)):
-        if kind in limits:
-            counts[kind] = len(paths(context, limits[kind]))
-    return counts
+    return {**counts, **retention_files.tidy(context, limits, dry_run=True)}
 
 
 def _delete(context: Context, limits: Cutoffs) -> dict[str, int]:
     counts: dict[str, int] = {}
     if "feedback" in limits:
-        gone = _batches(context, retention.drop_feedback, limits["feedback"])
-        counts["feedback"] = len(gone)
+        counts["feedback"] = _batches(context, retention.drop_feedback, limits["feedback"])
+    if "incident" in limits:
+        counts["incident"] = _batches(context, retention.drop_incidents, limits["incident"])
+    if limits.keys() & set(TAUGHT):
         counts["snapshot_rows"] = _tombstones(context)
     if "interaction" in limits:
-        counts["interaction"] = len(_batches(context, retention.drop_interactions, limits["interaction"]))
+        forget = partial(retention.drop_interactions, alias=context.pseudonym)
+        counts["interaction"] = _batches(context, forget, limits["interaction"])
     if "quarantine" in limits:
         with context.store.write() as conn:
             counts["quarantine"] = retention.drop_quarantine(conn, context.model, limits["quarantine"])
-    if "run" in limits:
-        folders = _old_runs(context, limits["run"])
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        counts["run"] = len(folders)
-    if "report" in limits:
-        reports = _old_reports(context, limits["report"])
-        for path in reports:
-            path.unlink(missing_ok=True)
-        counts["report"] = len(reports)
-    return counts
+    if "review" in limits:
+        counts["review"] = _batches(context, retention.drop_reviews, limits["review"])
+    return {**counts, **retention_files.tidy(context, limits)}
 
 
-def _batches(context: Context, drop: Callable[..., list[str]], before: datetime) -> set[str]:
+def _batches(context: Context, drop: Callable[[Connection, str, datetime], Collection[str]], before: datetime) -> int:
     gone: set[str] = set()
     while True:
         with context.store.write() as conn:
             ids = drop(conn, context.model, before)
         gone.update(ids)
         if len(ids) < retention.BATCH:
-            return gone
+            return len(gone)
 
 
 def _tombstones(context: Context) -> int:
@@ -134,21 +133,3 @@ def _live_snapshots(context: Context) -> set[str]:
             newest = snapshots.latest(conn, context.model)
             live |= {newest.digest} if newest is not None else set()
     return live
-
-
-def _old_runs(context: Context, before: datetime) -> list[Path]:
-    """Working folders not touched since, but that of the open request."""
-    with context.store.read() as conn:
-        request = requests.current(conn, context.model)
-    keep = request.id if request is not None else ""
-    return [path for path in _older(context.state.runs, before) if path.is_dir() and path.name != keep]
-
-
-def _old_reports(context: Context, before: datetime) -> list[Path]:
-    return [path for path in _older(context.state.reports, before) if path.suffix == ".html"]
-
-
-def _older(folder: Path, before: datetime) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.stat().st_mtime < before.timestamp())

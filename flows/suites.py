@@ -52,7 +52,7 @@ def incident_items(found: Sequence[Incident], max_new_tokens: int, system_prompt
 
 
 def open_incidents(store: Store, model: str) -> list[Incident]:
-    """All incidents of a model, fixed ones too: the regression suite never shrinks."""
+    """All incidents of a model, fixed ones too: the regression suite shrinks by erasure and retention only."""
     with store.read() as conn:
         return incidents.all(conn, model)
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import AdapterRejectedError
-from data_contracts.digests import tree_digest
+from data_contracts.digests import file_digest, tree_digest
 from data_contracts.records import AdapterRef
 from data_contracts.snapshot_files import fsync
-from models.files import remote_code_keys
+from models.files import chat_template_digest, remote_code_keys, tokenizer_digest
 from models.jobs import write_json
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "manifest.json"
 _REQUIRED = frozenset({CONFIG, WEIGHTS, MANIFEST})
-_ALLOWED = _REQUIRED | {"README.md"}
+CARD, README = "training_card.json", "README.md"
+_DESCRIBING = frozenset({CARD, README})
+_ALLOWED = _REQUIRED | _DESCRIBING
 MAX_ABS = 1e3
 """No weight of a sane LoRA is near this; a larger one is damage or an attack."""
 _KEY = re.compile(r"base_model\.model\.(?P<layer>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
@@ -39,13 +41,16 @@ def _reject(message: str, where: object, *, expected: object = None, found: obje
 
 
 def adapter_digest(folder: Path) -> str:
-    """Digest over all files of an adapter but its manifest.
+    """Digest over weights and configuration: what the adapter is.
+
+    Not over the manifest, nor over the training card and README that it names by their own digests: they say how long
+    training took and with which commit, and the same weights are the same adapter.
 
     Raises:
         AdapterRejectedError: a symbolic link.
     """
     try:
-        return tree_digest(folder, exclude=frozenset({MANIFEST}))
+        return tree_digest(folder, exclude=_DESCRIBING | {MANIFEST})
     except ValueError as error:
         raise _reject("an adapter holds plain files only", folder, found=error) from error
 
@@ -133,11 +138,42 @@ def _check_tensors(path: Path, config: dict[str, Any]) -> None:
         raise _reject("every layer has lora_A and lora_B", path, found=half[0] if half else "no tensors")
 
 
+def _check_described(folder: Path, manifest: dict[str, Any]) -> None:
+    """Training card and README are those the manifest names, or none."""
+    described = manifest.get("described") or {}
+    for name in sorted(_DESCRIBING):
+        found = file_digest(folder / name) if (folder / name).is_file() else None
+        if found != described.get(name):
+            raise _reject(
+                "the description is not the one that was published",
+                folder / name,
+                expected=described.get(name) or "no such file",
+                found=found or "none",
+            )
+
+
+def check_tokenizer(ref: AdapterRef, base: Path) -> None:
+    """Refuse an adapter that learned with other tokens or another chat template than the base has here.
+
+    A manifest without these digests (an adapter published before they were kept) leaves it to the base's own digest.
+
+    Raises:
+        AdapterRejectedError: names the digest that differs.
+    """
+    manifest = read_manifest(Path(ref.path))
+    for name, what, digest_of in (
+        ("tokenizer_digest", "another tokenizer", tokenizer_digest),
+        ("chat_template_digest", "another chat template", chat_template_digest),
+    ):
+        if manifest.get(name) and manifest[name] != (found := digest_of(base)):
+            raise _reject(f"trained with {what} than the base has", base, expected=manifest[name], found=found)
+
+
 def check_adapter(ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None) -> dict[str, Any]:
     """Look at an adapter's files before any library loads them.
 
-    Checked in this order: exactly the expected plain files; the digest; the manifest's base; a plain LoRA
-    configuration with no code and a bounded rank; tensors that are finite, bounded LoRA weights.
+    Checked in this order: exactly the expected plain files; the digest; the manifest's base; the training card's
+    digest; a plain LoRA configuration with no code and a bounded rank; tensors that are finite, bounded LoRA weights.
 
     Args:
         ref: where it is and what it must be.
@@ -163,6 +199,7 @@ def check_adapter(ref: AdapterRef, *, max_rank: int = 64, base_digest: str | Non
     for source, digest in (("manifest", manifest.get("base_digest")), ("reference", ref.base_digest)):
         if digest != wanted:
             raise _reject(f"trained on another base, says its {source}", folder, expected=wanted, found=digest)
+    _check_described(folder, manifest)
     config = _check_config(folder / CONFIG, max_rank)
     _check_tensors(folder / WEIGHTS, config)
     return config
@@ -181,7 +218,8 @@ def publish_adapter(tmp: Path, dest_root: Path, manifest: dict[str, Any]) -> tup
     Args:
         tmp: a folder with the adapter's files, on the same file system; it is consumed.
         dest_root: the adapters' root; made when absent.
-        manifest: JSON-ready facts (base_digest and so on); `digest` is added. Written last.
+        manifest: JSON-ready facts (base_digest and so on); `digest`, and `described` with the digests of training card
+            and README where there are any, are added. Written last.
 
     Returns:
         (digest, final folder). An adapter already published keeps its files and its manifest.
@@ -195,7 +233,8 @@ def publish_adapter(tmp: Path, dest_root: Path, manifest: dict[str, Any]) -> tup
     for path in sorted(tmp.iterdir()):
         path.chmod(0o644)
         fsync(path)
-    write_json(tmp / MANIFEST, {**manifest, "digest": digest})
+    described = {name: file_digest(tmp / name) for name in sorted(_DESCRIBING) if (tmp / name).is_file()}
+    write_json(tmp / MANIFEST, {**manifest, **({"described": described} if described else {}), "digest": digest})
     tmp.chmod(0o755)
     fsync(tmp)
     try:

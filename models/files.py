@@ -26,6 +26,11 @@ MODEL_FILES = (
 )
 """Patterns of the files that are copied, downloaded and counted in a model's digest; nothing else matters."""
 
+_TOKENIZER = frozenset(
+    {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"}
+    | {"vocab.json", "vocab.txt", "merges.txt"}
+)
+
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _REMOTE_CODE = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
 
@@ -38,6 +43,21 @@ def model_files(folder: Path) -> list[Path]:
 def model_digest(folder: Path) -> str:
     """SHA-256 over {name: file digest} of weights, configuration and tokenizer; README and licence do not count."""
     return digest({path.name: file_digest(path) for path in model_files(folder)})
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 over {name: file digest} of the tokenizer's files, without a chat template in a file of its own."""
+    return digest({path.name: file_digest(path) for path in model_files(folder) if path.name in _TOKENIZER})
+
+
+def chat_template_digest(folder: Path) -> str:
+    """SHA-256 of the chat template: of chat_template.jinja, else of the one in tokenizer_config.json; empty if none."""
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        return digest(own.read_text(encoding="utf-8"))
+    settings = folder / "tokenizer_config.json"
+    found = json.loads(settings.read_text(encoding="utf-8")).get("chat_template") if settings.is_file() else None
+    return digest(found) if found else ""
 
 
 def remote_code_keys(value: Any, at: str = "") -> list[str]:

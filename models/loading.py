@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.errors import AdapterRejectedError, ConfigError, ModelUnavailableError
 from data_contracts.records import AdapterRef
-from models.adapters import check_adapter
+from models.adapters import check_adapter, check_tokenizer
 from models.files import check_model_files
 from models.quiet import quiet
 
@@ -136,17 +136,24 @@ def _drop(peft_model: Any, version: str) -> None:
         peft_model.delete_adapter(version)
 
 
+def _check_tokenizer(model: Any, ref: AdapterRef) -> None:
+    folder = Path(str(getattr(model, "name_or_path", "")))  # where transformers says the model was loaded from
+    if (folder / "config.json").is_file():
+        check_tokenizer(ref, folder)
+
+
 def attach(model: Any, ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None) -> Any:
     """Wrap a base model with its first adapter; the adapter's name in the result is `ref.version`.
 
     The base's layers are wrapped in place: keep the returned PeftModel and use `using_adapter` for the base.
 
     Raises:
-        AdapterRejectedError: see `check_adapter`, or tensors that do not fit this base.
+        AdapterRejectedError: see `check_adapter` and `check_tokenizer`, or tensors that do not fit this base.
     """
     from peft import LoraConfig, PeftModel
 
     config = check_adapter(ref, max_rank=max_rank, base_digest=base_digest)
+    _check_tokenizer(model, ref)
     names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     unknown = sorted(set(config["target_modules"]) - names)
     if unknown:
@@ -166,9 +173,11 @@ def load_adapter(peft_model: Any, ref: AdapterRef, *, max_rank: int = 64, base_d
     """Add one more adapter, named `ref.version`; the ones already there and the active one stay as they are.
 
     Raises:
-        AdapterRejectedError: see `check_adapter`, or tensors that do not fit; nothing is changed then.
+        AdapterRejectedError: see `check_adapter` and `check_tokenizer`, or tensors that do not fit; nothing is changed
+            then.
     """
     check_adapter(ref, max_rank=max_rank, base_digest=base_digest)
+    _check_tokenizer(peft_model.get_base_model(), ref)
     if ref.version in peft_model.peft_config:
         raise AdapterRejectedError("an adapter of this version is already loaded", where=ref.version)
     _put(peft_model, ref)

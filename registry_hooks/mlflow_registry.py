@@ -25,6 +25,7 @@ from registry_hooks.registry import RegisterRequest, RunHandle, RunStatus, datas
 _T = TypeVar("_T")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 MODEL_TYPE = "lora-adapter"
+READING = "reading everything"
 _MAX_PARAM = 500
 _MAX_TAG = 5000
 _DATASET_DIGEST = 36
@@ -54,11 +55,21 @@ def _errors(doing: str, where: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, OSError) as error:
         raise RegistryError(
-            f"MLflow failed while {doing}",
+            "MLflow does not answer" if doing == READING and _is_silence(error) else f"MLflow failed while {doing}",
             where=where,
             found=str(error).replace("\n", " ")[:400],
             fix="check that the MLflow server runs and answers (`tidemill status`)",
         ) from error
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """True if nobody answered: the server is down, was never up, or the address is nobody's."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import Timeout
+
+    while error is not None and not isinstance(error, (NoConnection, Timeout)):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _is(error: Any, *codes: str) -> bool:
@@ -323,7 +334,7 @@ class MlflowRegistry:
                 raise
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
-        with _errors("reading everything", self.uri):
+        with _errors(READING, self.uri):
             yield from walk(self._connect())
 
     # --- runs ----------------------------------------------------------------------------------

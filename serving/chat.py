@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from configs.errors import NotFoundError, StoreError, TidemillError, UnavailableError
-from data_contracts.ids import UNNAMED_CALLER, new_request_id
+from data_contracts.ids import UNNAMED_CALLER, new_request_id, unnamed_caller
 from data_contracts.records import BASE_VERSION, Message
 from serving.api_types import ChatRequest, parse
 from serving.auth import check_reviewer
@@ -66,7 +66,7 @@ def _principal(body: ChatRequest, request_id: str) -> str:
     """Who is asking: the caller's `user`, else their conversation, else this request alone."""
     if body.user is not None:
         return body.user
-    return f"{UNNAMED_CALLER}{body.conversation}"[:128] if body.conversation else f"{UNNAMED_CALLER}{request_id[-53:]}"
+    return f"{UNNAMED_CALLER}{body.conversation}"[:128] if body.conversation else unnamed_caller(request_id)
 
 
 def _messages(gateway: Gateway, body: ChatRequest) -> tuple[Message, ...]:

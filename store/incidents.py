@@ -7,13 +7,14 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, select, update
 
 from configs.errors import NotFoundError
-from data_contracts.records import Incident
+from data_contracts.records import Incident, utc_now
 from store.erasure import erased_among
 from store.rows import checked, insert_into
 from store.tables import incidents as table
 
 CLOSED = ("rejected", "superseded")
 """Statuses of incidents that count for nothing any more."""
+_COLUMNS = tuple(c for c in table.c if c.name != "closed_at")
 
 
 def _to_record(row: Row[Any]) -> Incident:
@@ -31,24 +32,25 @@ def insert(conn: Connection, incident: Incident) -> None:
 
 def get(conn: Connection, id: str) -> Incident | None:
     """One incident, or None."""
-    row = conn.execute(select(table).where(table.c.id == id)).one_or_none()
+    row = conn.execute(select(*_COLUMNS).where(table.c.id == id)).one_or_none()
     return None if row is None else _to_record(row)
 
 
 def all(conn: Connection, model: str, status: str | None = None) -> list[Incident]:
     """A model's incidents, oldest first; those that reviewers rejected or superseded only if asked for by status."""
-    query = select(table).where(table.c.model == model).order_by(table.c.opened_at, table.c.id)
+    query = select(*_COLUMNS).where(table.c.model == model).order_by(table.c.opened_at, table.c.id)
     query = query.where(table.c.status == status if status is not None else table.c.status.not_in(CLOSED))
     return [_to_record(row) for row in conn.execute(query)]
 
 
 def set_status(conn: Connection, id: str, status: Literal["open", "fixed", "rejected", "superseded"]) -> None:
-    """Mark an incident.
+    """Mark an incident, with the time if that closes it.
 
     Raises:
         NotFoundError: no such incident.
     """
-    if conn.execute(update(table).where(table.c.id == id).values(status=status)).rowcount != 1:
+    values = {"status": status, "closed_at": None if status == "open" else utc_now()}
+    if conn.execute(update(table).where(table.c.id == id).values(values)).rowcount != 1:
         raise NotFoundError("There is no such incident.", where="incidents", found=id)
 
 

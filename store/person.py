@@ -136,7 +136,7 @@ def remove(conn: Connection, principal: str, theirs: Subjects) -> dict[str, int]
         "drift_findings": _scrub_findings(conn, theirs.prompts),
         "drift_states": _restart_monitors(conn, theirs.models),
     }
-    _scrub_titles(conn, theirs.incidents)
+    retitle_incidents(conn, theirs.incidents, ERASED_TITLE)
     return removed
 
 
@@ -184,9 +184,10 @@ def _restart_monitors(conn: Connection, models: Sequence[str]) -> int:
     return changed
 
 
-def _scrub_titles(conn: Connection, incident_ids: Sequence[str]) -> None:
+def retitle_incidents(conn: Connection, incident_ids: Sequence[str], word: str) -> None:
+    """Put a word in the place of the incidents' titles where causes of retrains quote them."""
     if incident_ids:
-        _retitle(conn, "incident_id", dict.fromkeys(incident_ids, f"incident: {ERASED_TITLE}"))
+        _retitle(conn, "incident_id", dict.fromkeys(incident_ids, f"incident: {word}"))
 
 
 def _retitle(conn: Connection, key: str, titles: dict[str, str]) -> None:

@@ -17,7 +17,14 @@ _COLUMNS = (table.c.row_id, table.c.digest, table.c.reason, table.c.detail, tabl
 
 
 def put(conn: Connection, model: str, rows: Sequence[QuarantinedRow], request_id: str | None) -> None:
-    """Add or refresh rows; one that was released or dropped keeps that status, one that was erased is left out."""
+    """Add or refresh rows; one that was released or dropped keeps that status, one that was erased is left out.
+
+    Args:
+        conn: a writing connection.
+        model: whose rows.
+        rows: with the rule that left each out.
+        request_id: the retrain that left them out: by it a released row is known to have lost again (`left_out`).
+    """
     now = utc_now()
     gone = erased_among(conn, [row.row_id for row in rows])
     last = {row.row_id: row for row in rows if row.row_id not in gone}
@@ -47,6 +54,17 @@ def list_rows(conn: Connection, model: str, status: str | None = None) -> list[Q
     return [QuarantinedRow.model_validate(dict(row._mapping)) for row in conn.execute(query)]
 
 
+def left_out(conn: Connection, model: str) -> list[QuarantinedRow]:
+    """Rows that teach nothing now and that nobody ruled out, by id: held ones, and released ones that lost again.
+
+    A release lets a row past most rules, not past all (an evaluation prompt, a repeat, a cap); what it lost to since is
+    its reason.
+    """
+    again = (table.c.status == "released") & table.c.request_id.is_not(None)
+    query = select(*_COLUMNS).where(table.c.model == model, (table.c.status == "held") | again)
+    return [QuarantinedRow.model_validate(dict(row._mapping)) for row in conn.execute(query.order_by(table.c.row_id))]
+
+
 def get(conn: Connection, model: str, row_id: str) -> QuarantinedRow | None:
     """One row, or None; a writing connection keeps it locked until its transaction ends."""
     query = select(*_COLUMNS).where(table.c.row_id == row_id, table.c.model == model)
@@ -61,19 +79,24 @@ def statuses(conn: Connection, model: str) -> dict[str, str]:
 
 
 def set_status(conn: Connection, row_id: str, status: Literal["held", "released", "dropped"]) -> None:
-    """A reviewer's word on one row.
+    """A reviewer's word on one row; what retrains decided before it does not count any more.
 
     Raises:
         NotFoundError: the row is not in quarantine.
     """
     changed = conn.execute(
-        update(table).where(table.c.row_id == row_id).values(status=status, updated_at=utc_now())
+        update(table).where(table.c.row_id == row_id).values(status=status, request_id=None, updated_at=utc_now())
     ).rowcount
     if changed != 1:
         raise NotFoundError("The row is not in quarantine.", where="quarantine", found=row_id)
 
 
 def clear(conn: Connection, model: str, row_ids: Iterable[str]) -> None:
-    """Take out rows that are held but would be accepted now (for example: corroborated since)."""
+    """Take out rows that are held but would be accepted now (for example: corroborated since).
+
+    A released one stays, as a person's word, but is left out no more.
+    """
     for part in chunks(row_ids):
-        conn.execute(delete(table).where(table.c.model == model, table.c.status == "held", table.c.row_id.in_(part)))
+        these = (table.c.model == model) & table.c.row_id.in_(part)
+        conn.execute(delete(table).where(these, table.c.status == "held"))
+        conn.execute(update(table).where(these, table.c.status == "released").values(request_id=None))

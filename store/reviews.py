@@ -333,12 +333,7 @@ def erase(conn: Connection, subjects: Collection[str], principals: Collection[st
         for part in chunks(values):
             query = select(links.c.item).where(links.c.kind == kind, links.c.value.in_(part))
             found.update(conn.execute(query).scalars())
-    removed = 0
-    for part in chunks(_locked(conn, found)):
-        removed += conn.execute(delete(labels).where(labels.c.item.in_(part))).rowcount
-        for table in (leases, links):
-            conn.execute(delete(table).where(table.c.item.in_(part)))
-        removed += conn.execute(delete(items).where(items.c.id.in_(part))).rowcount
+    removed = remove(conn, found)
     for part in chunks(principals):
         touched = set(conn.execute(select(labels.c.item).where(labels.c.labeller.in_(part))).scalars())
         _locked(conn, touched)
@@ -346,6 +341,17 @@ def erase(conn: Connection, subjects: Collection[str], principals: Collection[st
         removed += conn.execute(delete(labels).where(labels.c.labeller.in_(part))).rowcount
         for some in chunks(sorted(touched)):
             _ask_again(conn, some)
+    return removed
+
+
+def remove(conn: Connection, ids: Collection[str]) -> int:
+    """Delete items with their labels, loans and links; returns the number of items and labels."""
+    removed = 0
+    for part in chunks(_locked(conn, ids)):
+        removed += conn.execute(delete(labels).where(labels.c.item.in_(part))).rowcount
+        for table in (leases, links):
+            conn.execute(delete(table).where(table.c.item.in_(part)))
+        removed += conn.execute(delete(items).where(items.c.id.in_(part))).rowcount
     return removed
 
 

@@ -11,7 +11,7 @@ from configs.errors import SnapshotError
 from data_contracts.records import DatasetSnapshot
 from store.erasure import INCIDENT_ROW, erased_among
 from store.rows import checked, insert_into
-from store.tables import feedback
+from store.tables import feedback, incidents
 from store.tables import snapshot_rows as members
 from store.tables import snapshots as table
 
@@ -123,12 +123,14 @@ def digests(conn: Connection, model: str) -> list[str]:
 
 
 def lost_rows(conn: Connection, digest: str) -> set[str]:
-    """Feedback rows of a snapshot that the store no longer has."""
-    there = exists().where(feedback.c.id == members.c.row_id)
-    query = select(members.c.row_id).where(
-        members.c.snapshot == digest, ~there, members.c.row_id.not_like(f"{INCIDENT_ROW}%")
-    )
-    return set(conn.execute(query).scalars())
+    """Rows of a snapshot whose feedback or incident the store no longer has."""
+    of_incident = members.c.row_id.like(f"{INCIDENT_ROW}%")
+    said = exists().where(feedback.c.id == members.c.row_id)
+    told = exists().where(INCIDENT_ROW + incidents.c.id == members.c.row_id)
+    lost: set[str] = set()
+    for gone in ((~of_incident, ~said), (of_incident, ~told)):
+        lost.update(conn.execute(select(members.c.row_id).where(members.c.snapshot == digest, *gone)).scalars())
+    return lost
 
 
 def sides(conn: Connection, model: str) -> dict[str, str]:

@@ -128,6 +128,8 @@ incidents = Table(
     Column("opened_at", Time, nullable=False),
     Column("opened_by", String(128), nullable=False),
     Column("root_cause", String(64), nullable=False, server_default=text("''")),
+    # None while it is open, and of those closed before this was kept.
+    Column("closed_at", Time),
 )
 
 quarantine = Table(
@@ -452,6 +454,15 @@ salts = Table(
     # Of rows that have no salt column of their own (incidents); deleted with the row.
     Column("name", String(64), primary_key=True),
     Column("salt", String(64), nullable=False),
+)
+
+first_seen = Table(
+    "first_seen",
+    metadata,
+    # Of those whose requests retention deleted, by keyed pseudonym: an account gets no younger by it.
+    Column("model", String(63), primary_key=True),
+    Column("pseudonym", String(64), primary_key=True, index=True),
+    Column("at", Time, nullable=False),
 )
 
 exports = Table(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FILE = "checkpoint.safetensors"
+from training.faults import check_weights, writing
+
+FILE, BEST = "checkpoint.safetensors", "best.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -21,18 +23,25 @@ class Progress:
         losses: loss of every step so far, nats per supervised token.
         tokens: non-padding tokens seen.
         seconds: training time so far, over all attempts.
+        held_out: loss of the rows held out at every look so far (`training.early_stopping`).
     """
 
     step: int
     losses: list[float]
     tokens: int
     seconds: float
+    held_out: list[float] = field(default_factory=list)
 
 
 def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[Any], optimizer: Any) -> None:
-    """Write parameters, AdamW moments and progress; fsync and rename, so a reader sees the old file or the new one."""
+    """Write parameters, AdamW moments and progress; fsync and rename, so a reader sees the old file or the new one.
+
+    Raises:
+        TrainingError: a weight is not finite or far too large, or the disk is full; the old file stays.
+    """
     from safetensors.torch import save_file
 
+    check_weights(parameters, progress.step)
     tensors: dict[str, Any] = {}
     for index, parameter in enumerate(parameters):
         tensors[f"p.{index}"] = parameter.detach().cpu().contiguous()
@@ -41,10 +50,11 @@ def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[An
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.{os.getpid()}.tmp"
     facts = {"fingerprint": fingerprint, **vars(progress)}
-    save_file(tensors, temporary, metadata={"tidemill": json.dumps(facts)})
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, folder / FILE)
+    with writing(folder / FILE, temporary):
+        save_file(tensors, temporary, metadata={"tidemill": json.dumps(facts)})
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, folder / FILE)
 
 
 def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) -> Progress | None:
@@ -58,6 +68,8 @@ def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) 
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
+    for left in folder.glob(".*.safetensors.*.tmp"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     if not path.is_file():
         return None
     try:
@@ -78,4 +90,5 @@ def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) 
 
 def remove(folder: Path) -> None:
     """Forget the checkpoint once the adapter is published."""
-    (folder / FILE).unlink(missing_ok=True)
+    for name in (FILE, BEST):
+        (folder / name).unlink(missing_ok=True)

@@ -58,6 +58,7 @@ class TokenisedRows:
         rows: in the order of the snapshot.
         shortened: row digests whose oldest turns were left out.
         skipped: row digests that do not fit even with their last message alone.
+        digests: of `rows`.
         unpaired: digests of preferences whose rejected answer does not fit; the chosen one teaches as a correction.
         unused: digests of rows whose objective has no weight, or of a single thumb.
     """
@@ -65,6 +66,7 @@ class TokenisedRows:
     rows: tuple[Example, ...]
     shortened: tuple[str, ...]
     skipped: tuple[str, ...]
+    digests: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -73,9 +75,20 @@ class TokenisedRows:
         """All tokens of one epoch."""
         return sum(len(row) for row in self.rows)
 
+    @property
+    def as_rows(self) -> tuple[TokenRow, ...]:
+        """Each as one row of its length, for weighing a run before it is started."""
+        return tuple(_as_row(one) for one in self.rows)
+
     def count(self, kind: type[Example]) -> int:
         """Rows of one kind."""
         return sum(isinstance(row, kind) for row in self.rows)
+
+
+def _as_row(one: Example) -> TokenRow:
+    if isinstance(one, Pair):
+        return TokenRow(one.chosen.prompt + one.rejected.prompt, one.chosen.completion + one.rejected.completion)
+    return one.row if isinstance(one, Rated) else one
 
 
 def _fit(tokenizer: Any, messages: Sequence[Message], room: int) -> tuple[list[int] | None, bool]:
@@ -112,6 +125,7 @@ def tokenise(
     kept: list[Example] = []
     shortened: list[str] = []
     skipped: list[str] = []
+    digests: list[str] = []
     unpaired: list[str] = []
     unused: list[str] = []
     rated: list[tuple[int, str]] = []
@@ -134,6 +148,7 @@ def tokenise(
             continue
         if cut:
             shortened.append(row.digest)
+        digests.append(row.digest)
         plain = TokenRow(tuple(prompt), tuple(completion), replay=row.source == "replay")
         if row.label is not None:
             rated.append((len(kept), row.digest))
@@ -143,10 +158,11 @@ def tokenise(
     if len(rated) == 1:
         # There is no other answer to see how far the model has moved from the reference.
         unused.append(rated[0][1])
-        del kept[rated[0][0]]
+        del kept[rated[0][0]], digests[rated[0][0]]
     else:
         _mismatch(kept, [place for place, _ in rated], max_row_tokens)
-    return TokenisedRows(tuple(kept), tuple(shortened), tuple(skipped), tuple(unpaired), tuple(unused))
+    texts = (shortened, skipped, digests, unpaired, unused)
+    return TokenisedRows(tuple(kept), *map(tuple, texts))
 
 
 def _mismatch(examples: list[Example], rated: Sequence[int], max_row_tokens: int) -> None:

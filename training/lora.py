@@ -12,6 +12,8 @@ from typing import Any
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.adapters import CONFIG, WEIGHTS, publish_adapter
+from training.card import write_card
+from training.faults import writing
 
 
 def linear_layers(model: Any) -> list[str]:
@@ -50,7 +52,11 @@ def add_lora(model: Any, config: TrainingSection, *, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, lora)
+    wrapped = get_peft_model(model, lora)
+    if config.gradient_checkpointing:
+        wrapped.enable_input_require_grads()  # or nothing that is computed again would lead to an adapter
+        wrapped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return wrapped
 
 
 def _plain(value: Any) -> Any:
@@ -61,26 +67,50 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def publish(model: Any, adapters_root: Path, *, base_reference: str, manifest: dict[str, Any]) -> tuple[str, Path]:
-    """Write the adapter `default` of a PeftModel and publish it under its digest.
+def publish(
+    model: Any,
+    adapters_root: Path,
+    *,
+    base_reference: str,
+    manifest: dict[str, Any],
+    card: dict[str, Any] | None = None,
+) -> tuple[str, Path]:
+    """Write the adapter `default` of a PeftModel, and its training card if there is one; publish it under its digest.
 
     The configuration names the base by its reference, not by this machine's path, so the digest is the same anywhere.
 
     Returns:
         (digest, folder).
-    """
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
+    Raises:
+        TrainingError: the disk is full; nothing is published.
+    """
     adapters_root.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".publishing-", dir=adapters_root))
     try:
-        tensors = {k: v.detach().float().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        settings = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base_reference}
-        settings["inference_mode"] = True
-        text = json.dumps(settings, indent=1, sort_keys=True, default=_plain)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        return publish_adapter(temporary, adapters_root, manifest)
+        with writing(adapters_root):
+            return _write(model, temporary, adapters_root, base_reference, manifest, card)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(
+    model: Any,
+    temporary: Path,
+    adapters_root: Path,
+    base_reference: str,
+    manifest: dict[str, Any],
+    card: dict[str, Any] | None,
+) -> tuple[str, Path]:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().float().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+    save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+    settings = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base_reference}
+    settings["inference_mode"] = True
+    text = json.dumps(settings, indent=1, sort_keys=True, default=_plain)
+    (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+    if card is not None:
+        write_card(temporary, card)
+    return publish_adapter(temporary, adapters_root, manifest)

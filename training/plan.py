@@ -1,46 +1,171 @@
-"""What a training run will cost, roughly, before it is started (`--dry-run`)."""
+"""What a training run will cost, before it is started: rows, tokens, steps, memory and time, or why it cannot run.
+
+Rows, tokens and steps are exact: they come from the trainer's own tokeniser and schedule. Time is the FLOP of all steps
+at the rate of a few timed ones (`training.calibrate`); memory is the formula of `training.memory`, and what the
+calibration, which runs the step with the largest packed sequence, really held.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.schema import TrainingSection
-from training.packing import PACK_TOKENS, schedule
+from data_contracts.records import SnapshotRow
+from models.jobs import Emit
+from models.packing import TokenRow
+from training.calibrate import SEED, Calibration, calibrate, one_pass
+from training.data import TokenisedRows
+from training.early_stopping import held_out_rows
+from training.fit import refuse, steps_of
+from training.memory import BaseShape, Memory, available_mb, base_shape, memory, step_flop
 
-CPU_TOKENS_PER_S = 250.0
-"""A 135M model in fp32 on two cores; the time of another model is in proportion to its parameters."""
-REFERENCE_PARAMETERS = 135e6
-_START_S = 15.0
-"""Imports and loading."""
-_RUNTIME_MB = 600.0
-"""Python, torch and peft."""
-_ACTIVATION_MB_PER_TOKEN = 1.9
-"""Measured on the 135M model, for the largest packed sequence."""
+SAMPLE_STEPS = 6
+"""Steps of the sample; four of them count: the first warms up, the last saves a checkpoint."""
+ASSUMED_FLOP_PER_S = {"cpu": 5e10, "cuda": 5e13}
+"""Without a calibration: what two cores with AVX2, and a GPU of the smaller kind, do here with short rows."""
+ASSUMED_START_S = 20.0
 
 
-def estimate(rows: int, tokens: int, config: TrainingSection, *, parameters: float = 135e6) -> dict[str, Any]:
-    """Rows, steps, minutes and memory of a run on a CPU.
+@dataclass(frozen=True)
+class Plan:
+    """A run's size and cost. Memory in MB (10^6 bytes), time in seconds."""
+
+    rows: int
+    rows_shortened: int
+    rows_skipped: int
+    tokens_per_epoch: int
+    tokens: int
+    supervised_tokens_per_epoch: int
+    steps: int
+    base_parameters: int
+    trainable_parameters: int
+    device: str
+    start_s: float
+    training_s: float
+    tokens_per_s: float
+    memory_mb: float
+    memory_formula_mb: float
+    memory_parts_mb: dict[str, float]
+    available_mb: float
+    calibrated_steps: int
+    """Timed steps behind `training_s`; 0: assumed, not measured."""
+
+    @property
+    def minutes(self) -> float:
+        """From start to adapter."""
+        return round((self.start_s + self.training_s) / 60, 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the minutes in all."""
+        return {**asdict(self), "minutes": self.minutes}
+
+
+def sample_of(steps: Sequence[Sequence[TokenRow]], count: int = SAMPLE_STEPS) -> list[TokenRow]:
+    """The rows of `count` steps spread evenly over a run (of all steps of a shorter one)."""
+    count = min(count, len(steps))
+    picked = [i * len(steps) // count for i in range(count)]
+    return [row for i in picked for row in steps[i]]
+
+
+def _timed_flop(
+    sample: Sequence[TokenRow], heaviest: Sequence[TokenRow], found: Calibration, shape: BaseShape,
+    config: TrainingSection, device: str,
+) -> float:  # fmt: skip
+    """FLOP of the steps a calibration timed, which has shuffled its rows like any run."""
+    rows = sample if found.timed == "sample" else heaviest
+    once = one_pass(config).model_copy(update={"seed": SEED})
+    steps = steps_of(rows, once)[found.first : found.first + len(found.step_s)]
+    return sum(step_flop(step, shape, config, device) for step in steps)
+
+
+def plan(
+    tokenised: TokenisedRows,
+    base_path: Path,
+    config: TrainingSection,
+    *,
+    threads: int = 0,
+    calibrated: bool = True,
+    limit_mb: float | None = None,
+    on_event: Emit = lambda _: None,
+) -> Plan:
+    """Say what training these rows on this base will cost.
 
     Args:
-        rows: training rows of the snapshot.
-        tokens: their tokens, prompt and completion, in one epoch.
+        tokenised: what the trainer's tokeniser makes of the snapshot.
+        base_path: folder of the base model.
         config: the training section.
-        parameters: of the base model.
+        threads: CPU threads of the run; 0 leaves torch's choice.
+        calibrated: time a few steps on the real base; False assumes a rate and takes the formula's memory.
+        limit_mb: memory of the device the run is planned for; None takes what this one has free.
+        on_event: called with the calibration's events.
 
-    Returns:
-        rows, tokens (over all epochs), steps, minutes, memory_mb; all rough but the first three.
+    Raises:
+        TrainingError: the run cannot fit; says what would.
     """
-    scale = parameters / REFERENCE_PARAMETERS
-    steps = len(schedule(rows, epochs=config.epochs, rows_per_step=config.rows_per_step, seed=0)) if rows else 0
-    seen = round(tokens * config.epochs)
-    bytes_per_weight = {"none": 4.0, "int8": 1.0, "nf4": 0.6}[config.quantization]
-    sequence = max(min(float(PACK_TOKENS["cpu"]), tokens), tokens / max(1, rows))
-    return {
-        "rows": rows,
-        "tokens": seen,
-        "steps": steps,
-        "minutes": round((seen * scale / CPU_TOKENS_PER_S + (_START_S if rows else 0)) / 60, 1),
-        "memory_mb": round(
-            _RUNTIME_MB + parameters * bytes_per_weight / 1e6 + sequence * _ACTIVATION_MB_PER_TOKEN * scale**0.5
-        ),
-    }
+    from models.loading import pick_device
+
+    device = pick_device(config.device)
+    shape = base_shape(base_path)
+    limit = available_mb(device) if limit_mb is None else limit_mb
+    apart = set(held_out_rows(tokenised.rows, config, seed=config.seed)) if tokenised.rows else set()
+    planned = tokenised.as_rows
+    rows = [row for index, row in enumerate(planned) if index not in apart]
+    steps = steps_of(rows, config)
+    parts, heaviest_at = memory(steps, shape, config, device)
+    if steps:
+        refuse(rows, parts.total, shape, config, device, limit)
+    found: Calibration | None = None
+    total = sum(step_flop(step, shape, config, device) for step in steps)
+    if config.early_stopping is not None:  # a look is a forward pass, about half of a step's work
+        looks = len(steps) // config.early_stopping.every_steps
+        total += looks * step_flop([planned[i] for i in apart], shape, config, device) / 2
+    training_s = total / ASSUMED_FLOP_PER_S.get(device, ASSUMED_FLOP_PER_S["cuda"])
+    if calibrated and steps:
+        heaviest, sample = steps[heaviest_at], sample_of(steps)
+        found = calibrate(base_path, heaviest, sample, config, threads=threads, on_event=on_event)
+        timed = _timed_flop(sample, heaviest, found, shape, config, device)
+        training_s = total * sum(found.step_s) / timed
+        refuse(rows, found.peak_mb, shape, config, device, limit)
+    return _plan_of(tokenised, steps, shape, config, device, parts, found, training_s, limit)
+
+
+def _plan_of(
+    tokenised: TokenisedRows, steps: Sequence[Sequence[TokenRow]], shape: BaseShape, config: TrainingSection,
+    device: str, parts: Memory, found: Calibration | None, training_s: float, limit_mb: float,
+) -> Plan:  # fmt: skip
+    seen = sum(len(row) for step in steps for row in step)
+    return Plan(
+        rows=len(tokenised.rows),
+        rows_shortened=len(tokenised.shortened),
+        rows_skipped=len(tokenised.skipped),
+        tokens_per_epoch=tokenised.tokens,
+        tokens=seen,
+        supervised_tokens_per_epoch=sum(len(row.completion) for row in tokenised.as_rows),
+        steps=len(steps),
+        base_parameters=shape.parameters,
+        trainable_parameters=shape.trainable(config.rank),
+        device=device,
+        start_s=round(found.start_s if found else ASSUMED_START_S if steps else 0.0, 1),
+        training_s=round(training_s, 1),
+        tokens_per_s=round(seen / training_s, 1) if training_s else 0.0,
+        memory_mb=round(found.peak_mb if found else parts.total if steps else 0.0),
+        memory_formula_mb=round(parts.total),
+        memory_parts_mb={name: round(value) for name, value in asdict(parts).items()},
+        available_mb=round(limit_mb),
+        calibrated_steps=len(found.step_s) if found else 0,
+    )
+
+
+def plan_rows(rows: Sequence[SnapshotRow], base_path: Path, config: TrainingSection, **options: Any) -> Plan:
+    """`plan` of rows of a snapshot; `options` as there."""
+    from transformers import AutoTokenizer
+
+    from models.files import check_model_files
+    from training.data import tokenise
+
+    check_model_files(base_path)
+    tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True, trust_remote_code=False)
+    return plan(tokenise(rows, tokenizer, config.max_row_tokens, config.objectives), base_path, config, **options)

@@ -7,6 +7,7 @@ digest of (base, prompt, decoding), so a later round asks the base only for prom
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ def _cached(cache_dir: Path, key: str) -> str | None:
     if not path.is_file():
         return None
     answer: str = json.loads(path.read_text(encoding="utf-8"))["answer"]
+    os.utime(path)  # retention goes by its last use
     return answer
 
 

@@ -19,6 +19,8 @@ from models.jobs import JobStopped
 from training import checkpoint
 from training.checkpoint import Progress
 from training.data import Example
+from training.early_stopping import held_out_rows, watch_for
+from training.faults import naming_batch
 from training.objectives import Sides, backward, sides_of
 from training.packing import schedule
 
@@ -27,8 +29,11 @@ OnStep = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run reports. `losses`: one per step, by the weights of its objectives (nats per supervised token
-    where all rows are corrections); `tokens` without padding.
+    """What a finished run reports.
+
+    `steps` done; `losses`: one per step, by the weights of its objectives (nats per
+    supervised token where all rows are corrections); `tokens` without padding; `held_out`: the loss of
+    the rows held out at each look, empty where early stopping is off.
     """
 
     steps: int
@@ -36,14 +41,16 @@ class TrainResult:
     tokens: int
     seconds: float
     resumed_at: int
+    held_out: tuple[float, ...] = ()
 
 
 def learning_rate(step: int, steps: int, config: TrainingSection) -> float:
-    """Linear warm-up over `warmup_share` of the steps, then linear decay that ends just above zero."""
+    """Linear warm-up over `warmup_share` of the steps, then a decay, linear or cosine, that ends just above zero."""
     warmup = max(1, round(steps * config.warmup_share))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * (steps - step) / max(1, steps - warmup + 1)
+    left = (steps - step) / max(1, steps - warmup + 1)
+    return config.learning_rate * (left if config.decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
 def _finite(value: float, what: str, step: int) -> float:
@@ -80,6 +87,7 @@ def train_lora(
     work_dir: Path,
     fingerprint: str,
     on_step: OnStep,
+    names: Sequence[str] = (),
     stopped: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train the LoRA weights of `model` in place, resuming from `work_dir` if it holds this run's checkpoint.
@@ -92,16 +100,22 @@ def train_lora(
         work_dir: where the checkpoint is kept.
         fingerprint: digest of everything that decides the outcome; another one starts anew.
         on_step: called after each step with step, steps, loss, tok_s (tokens per second) and eta_s.
+        names: what an error calls each row: its digest, never a text.
         stopped: asked after each step; True saves a checkpoint and raises JobStopped.
 
     Raises:
-        TrainingError: no rows, or a loss or gradient that is not finite.
+        TrainingError: no rows; a loss, gradient or weight that is not finite (names the step's rows); no memory or no
+            disk left. The last good checkpoint stays.
         JobStopped: as asked; the checkpoint is on disk.
     """
     import torch
 
     if not rows:
         raise TrainingError("nothing to train on", expected="at least one row of the split `train`", found="none")
+    watch = watch_for(rows, config, seed=seed, work_dir=work_dir)
+    apart = set(held_out_rows(rows, config, seed=seed))
+    kept = [i for i in range(len(rows)) if i not in apart]
+    rows, names = [rows[i] for i in kept], [names[i] for i in kept] if names else ()
     steps = schedule(len(rows), epochs=config.epochs, rows_per_step=config.rows_per_step, seed=seed)
     sides = sides_of(rows)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -110,18 +124,21 @@ def train_lora(
     resumed_at, tokens_before, seconds_before = done.step, done.tokens, done.seconds
     model.train()
     begun = time.monotonic()
-    for step in range(done.step, len(steps)):
+    ended = watch is not None and watch.is_over(done)
+    for step in range(len(steps) if ended else done.step, len(steps)):
         picked = [rows[i] for i in steps[step]]
         torch.manual_seed(seed * 1_000_003 + step)  # dropout is the same after a resume
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(steps), config)
-        done.losses.append(_step(model, picked, parameters, config, sides, step))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with naming_batch(step, [names[i] for i in steps[step]] if names else ()):
+            done.losses.append(_step(model, picked, parameters, config, sides, step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         done.step, done.tokens = step + 1, done.tokens + sum(len(row) for row in picked)
         elapsed = max(1e-9, time.monotonic() - begun)
         done.seconds = seconds_before + elapsed
-        last = done.step == len(steps)
+        ended = watch is not None and watch.look(model, parameters, done)
+        last = ended or done.step == len(steps)
         must_stop = stopped() and not last
         if must_stop or last or done.step % config.checkpoint_steps == 0:
             checkpoint.save(work_dir, fingerprint, done, parameters, optimizer)
@@ -136,5 +153,9 @@ def train_lora(
                 "eta_s": round(elapsed / (done.step - resumed_at) * (len(steps) - done.step), 1),
             }
         )
+        if last:
+            break
+    if watch is not None:
+        watch.restore(parameters, done)
     model.eval()
-    return TrainResult(len(steps), tuple(done.losses), done.tokens, done.seconds, resumed_at)
+    return TrainResult(done.step, tuple(done.losses), done.tokens, done.seconds, resumed_at, tuple(done.held_out))

@@ -16,8 +16,11 @@ from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from data_contracts.digests import digest
 from data_contracts.records import AdapterArtifact, AdapterRef, DatasetSnapshot
+from models.files import chat_template_digest, model_digest, tokenizer_digest
 from models.jobs import Emit, Event, JobStopped, serve_job
+from models.licences import base_licence
 from training import checkpoint, reference
+from training.card import training_card
 from training.data import Example, Pair, Rated, TokenisedRows
 from training.sft import TrainResult
 
@@ -71,6 +74,7 @@ def _artifact(
     job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, result: TrainResult
 ) -> AdapterArtifact:
     from training.lora import publish
+    from training.memory import peak_mb
 
     tail = result.losses[-max(1, len(result.losses) // 10) :]
     facts: dict[str, Any] = {
@@ -94,10 +98,36 @@ def _artifact(
             "first_loss": result.losses[0],
             "final_loss": sum(tail) / len(tail),
             "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
+            **({"held_out_loss": min(result.held_out)} if result.held_out else {}),
+            "peak_memory_mb": round(peak_mb(model.device.type), 1),
         },
         "loss_curve": list(result.losses),
     }
-    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest=facts)
+    tokens = {
+        "tokenizer_digest": tokenizer_digest(job.base_path),
+        "chat_template_digest": chat_template_digest(job.base_path),
+    }
+    card = training_card(
+        base={
+            "reference": job.base_ref,
+            "digest": job.base_digest,
+            "licence": base_licence(job.base_path, job.base_ref),
+            **tokens,
+        },
+        data={
+            "dataset_digest": snapshot.digest,
+            "contract_digest": snapshot.contract_digest,
+            "curation_digest": snapshot.config_digest,
+            "counts": snapshot.counts,
+            "left_out": snapshot.reasons,
+            "replay": snapshot.replay,
+        },
+        settings=job.config.model_dump(mode="json"),
+        seed=job.init_seed,
+        code_commit=job.code_commit,
+        result={key: facts[key] for key in ("steps", "tokens", "seconds", "metrics")},
+    )
+    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest={**facts, **tokens}, card=card)
     return AdapterArtifact(digest=name, path=str(path), **facts)
 
 
@@ -120,6 +150,23 @@ def _compared(
     )
 
 
+def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
+    """Refuse a base that is not the one the adapter would claim, or whose answers are not the snapshot's replay."""
+    found = model_digest(job.base_path)
+    for message, where, expected in (
+        ("the base's files are not the ones of this job", job.base_path, job.base_digest),
+        ("the snapshot was made for another base", job.snapshot_path, snapshot.base_digest),
+    ):
+        if expected != found:
+            raise TrainingError(
+                message,
+                where=where,
+                expected=f"base {expected}",
+                found=f"base {found}",
+                fix="fetch the base again (remove its folder in the model cache), or make a snapshot with this base",
+            )
+
+
 def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     """Run one job: rows to a published adapter.
 
@@ -128,7 +175,8 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
 
     Raises:
         SnapshotError: the snapshot is not whole.
-        TrainingError: nothing to train on, or training diverged.
+        TrainingError: the base is not the one the job and the snapshot name; nothing to train on; training diverged; no
+            memory or disk left.
         JobStopped: `stop` was set; the checkpoint is saved.
     """
     from data_contracts.snapshots import read_manifest, read_rows
@@ -140,6 +188,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     job = Job.of(data)
     snapshot = read_manifest(job.snapshot_path)
     rows = read_rows(job.snapshot_path, split="train")
+    _check_base(job, snapshot)
     set_threads(job.threads)
     emit({"event": "stage", "text": "loading the base model"})
     model, tokenizer = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
@@ -165,6 +214,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         work_dir=job.work_dir,
         fingerprint=job.fingerprint(snapshot),
         on_step=lambda event: emit({"event": "progress", **event}),
+        names=tokenised.digests,
         stopped=stop.is_set,
     )
     artifact = _artifact(job, snapshot, model, tokenised, result)

@@ -12,7 +12,7 @@ leads back from a placeholder to its value.
     hits = Redactor().find(text)                                     # places, to show before sending
 
 Redacting twice changes nothing: placeholders are never touched, and a new value takes the next free number. Time is
-linear in the text's length. Files: entities, checks (check digits), disguise (Unicode), network, keys, national,
+linear in the text's length. Files: entities, checks (check digits), disguise (Unicode), network, keys, named, national,
 phones, context (what words call a number), numbers, scan (which detectors run), policy, ner, session (the API).
 """
 

@@ -75,6 +75,7 @@ def issuer(digits: str, *, sure: bool) -> bool:
         sure: only lengths in use today; 13-digit Visa and short Maestro numbers look like any order number.
     """
     length, two, four = len(digits), int(digits[:2]), int(digits[:4])
+    lengths = (16, 19) if sure else (16, 17, 18, 19)
     if digits[0] == "4":
         return length in (16, 19) or (length == 13 and not sure)
     if 51 <= two <= 55 or 2221 <= four <= 2720:
@@ -82,7 +83,9 @@ def issuer(digits: str, *, sure: bool) -> bool:
     if two in (34, 37):
         return length == 15
     if two in (36, 38, 39) or 300 <= int(digits[:3]) <= 305:
-        return length == 14 or 16 <= length <= 19
+        return length == 14 or length in lengths
     if two in (35, 60, 62, 64, 65, 81) or 2200 <= four <= 2204:
-        return 16 <= length <= 19
+        return length in lengths
+    if four == 9792:
+        return length == 16
     return two in (50, 56, 57, 58, 61, 63, 66, 67, 68, 69) and (16 if sure else 12) <= length <= 19

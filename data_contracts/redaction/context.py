@@ -7,6 +7,8 @@ import re
 BEFORE, AFTER = 48, 40
 """Characters that are read on each side. A placeholder ends them, so that redacting twice sees no more than once."""
 
+_PLACEHOLDER_ENDS = re.compile(r"(?:<[A-Z]{2,11}(?:_[A-Z]{2})?_|\A[A-Z]{0,11}_?(?:[A-Z]{2}_)?)[0-9a-f]{0,16}>")
+_PLACEHOLDER_BEGINS = re.compile(r"<(?=[A-Z]|\Z)")
 _TOKEN = re.compile(r"[^\W\d_]+|#")
 _WORDS = {
     "card": """
@@ -14,11 +16,13 @@ _WORDS = {
     "id": """
         ssn nino nhs idnr tin tfn dni nif cpr hetu bsn sofi pesel contribuinte cpf fiscale aadhaar aadhar uidai avs
         kimlik curp cnp egn oib amka isikukood passport identidad cédula cedula insee burgerservicenummer nric pps
-        steuernummer""",
+        steuernummer niss insz tckn oasi sofinummer persnr asmens jmbg""",
     "phone": """
         phone phones telephone mobile cell cellphone cellular tel fax hotline whatsapp telegram viber sms call calling
         ring dial téléphone tél portable joindre teléfono telefone telefono móvil movil celular ligue ligar cellulare
-        rufnummer anrufen rückruf komórka mobiel""",
+        rufnummer anrufen rückruf komórka mobiel gsm natel festnetz durchwahl erreichbar landline handset voicemail
+        joignable rappeler rappelez contacto contactar tlf telemóvel telemovel zadzwoń dzwonić volat
+        zavolejte bellen bel matkapuhelin kännykkä sími sđt cep звоните позвоните мобильный тел""",
     "other": """
         order orders invoice invoices ticket tickets tracking track parcel parcels package packages shipment case sku
         ean isbn gtin upc serial item items article articles product products customer customers commande facture colis
@@ -28,12 +32,13 @@ _WORDS = {
         referenz barcode""",
 }
 _EXACT = {word: kind for kind, words in _WORDS.items() for word in words.split()}
-_CAPITALS = {"SIN", "NIE", "NIR", "RUT", "TC", "CF", "AHV", "NI"}
-"""Names of national numbers that are other words in small letters."""
+_AS_WRITTEN = {"SIN", "NIE", "NIR", "RUT", "TC", "CF", "AHV", "NI", "NAS", "SS", "NN", "pnr", "Pnr", "fnr", "Fnr"}
+"""Names of national numbers that are other words in small letters, or in capitals."""
 _STEMS = {
     "telef": "phone", "handy": "phone", "mobil": "phone", "appel": "phone", "llama": "phone", "lláma": "phone",
-    "chiam": "phone", "puhel": "phone", "kunde": "other", "beste": "other", "auftr": "other", "rechn": "other",
-    "sendu": "other", "kredi": "card", "karte": "card", "steue": "id", "sozia": "id", "rente": "id", "rijks": "id",
+    "chiam": "phone", "rappe": "phone", "telem": "phone", "puhel": "phone",
+    "kunde": "other", "beste": "other", "auftr": "other", "rechn": "other", "sendu": "other",
+    "kredi": "card", "karte": "card", "steue": "id", "sozia": "id", "rente": "id", "rijks": "id",
     "perso": "", "fødse": "id", "fodse": "id", "henki": "id", "samor": "id",
 }  # fmt: skip
 _LONG_STEMS = {"personnummer": "id", "personalnummer": "id", "personnr": "id"}
@@ -65,16 +70,23 @@ def calls(text: str, start: int, end: int) -> tuple[str, frozenset[str]]:
     Kinds are `card`, `id`, `phone`, `other` (an order, a parcel, a price: only in the same sentence) and "" for none.
     """
     before = text[max(0, start - BEFORE) : start]
-    before = before[max(before.rfind(">"), before.rfind("<")) + 1 :]
+    if ">" in before or "<" in before:
+        before = before[_last_placeholder(before) :]
     kinds = _kinds(before)
     if "other" in kinds:
         sentence = _kinds(before[_last_stop(before) :])
         kinds = [kind for kind in kinds if kind != "other"] if "other" not in sentence else kinds
     nearest = kinds[-1] if kinds else ""
-    behind = _kinds(text[end : end + AFTER].split("<", 1)[0])
+    behind = _kinds(_PLACEHOLDER_BEGINS.split(text[end : end + AFTER], maxsplit=1)[0])
     if not nearest and behind and behind[0] != "other":
         nearest = behind[0]
     return nearest, frozenset(kinds + [kind for kind in behind if kind != "other"])
+
+
+def _last_placeholder(text: str) -> int:
+    """Where the last placeholder of a text ends that may begin in the middle of one; tags such as `<b>` are words."""
+    ends = [match.end() for match in _PLACEHOLDER_ENDS.finditer(text)]
+    return ends[-1] if ends else 0
 
 
 def _last_stop(text: str) -> int:
@@ -94,7 +106,7 @@ def _kinds(window: str) -> list[str]:
         low = word.lower()
         kind = _PAIRS.get((previous, low)) or _EXACT.get(low)
         if kind is None:
-            kind = _STEMS.get(low[:5]) or _LONG_STEMS.get(low) or ("id" if word in _CAPITALS else None)
+            kind = _STEMS.get(low[:5]) or _LONG_STEMS.get(low) or ("id" if word in _AS_WRITTEN else None)
         if kind is None and len(low) > 8 and low.endswith(("karte", "kartennummer")):
             kind = "card"
         if kind:

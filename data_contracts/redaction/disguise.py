@@ -6,12 +6,16 @@ character, an emoji its joiners, a quotation its full-width letters.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from itertools import accumulate
 
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+_SPELT = re.compile(r"&(?:nbsp|commat|period|colon|hyphen|#\d{2,4}|#[xX][0-9a-fA-F]{2,3});|(?<=\d)\[(?:\.|dot)\](?=\d)")
+_NAMES = {"nbsp": " ", "commat": "@", "period": ".", "colon": ":", "hyphen": "-"}
 _KNOWN_LIMIT = 20_000
 """Most characters whose class is remembered: a text of all of Unicode must not stay in memory."""
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
 _PLAIN = {chr(c) for c in range(32, 127)} | set("\t\n\v\f\r")
 
 
@@ -53,13 +57,30 @@ class _Table(dict[int, "str | int"]):
 _JOINED, _KEPT = _Table(join=True), _Table(join=False)
 
 
+def spelt(raw: bytes) -> bool:
+    """True if a text's ASCII may hold a character that is spelt out: `&#64;`, `10[.]0[.]0[.]1`."""
+    return b"&" in raw or (b"[" in raw and (b"[.]" in raw or b"[dot]" in raw))
+
+
+def unspelt(text: str) -> str:
+    """The text at its length: HTML's entities and bracketed dots become one character and hidden ones behind it."""
+    return _SPELT.sub(lambda match: _unspelt(match[0]).ljust(len(match[0]), "\u200b"), text)
+
+
+def _unspelt(sign: str) -> str:
+    if sign[0] != "&":
+        return "."
+    if sign[1] != "#":
+        return _NAMES[sign[1:-1]]
+    return chr(int(sign[3:-1], 16) if sign[2] in "xX" else int(sign[2:-1]))
+
+
 def is_plain(text: str) -> bool:
-    """True if the text is what it seems: no character of it has another, plainer form."""
-    if _PLAIN.issuperset(text):
+    """True if a text without control characters is what it seems: no character of it has another, plainer form."""
+    foreign = _FOREIGN.findall(text)
+    if _PLAIN.issuperset(foreign):
         return True
-    if text.isascii():
-        return False
-    for char in set(text) - _PLAIN:
+    for char in set(foreign) - _PLAIN:
         if shown(char) is not None:
             return False
         if len(_PLAIN) < _KNOWN_LIMIT:

@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords: known prefixes, named values, high entropy."""
+"""Keys and tokens that nobody names: known prefixes, private keys in PEM blocks, high entropy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PREFIXED = re.compile(
     r"|gl(?:pat|ptt|dt|rt|cbt|soat)-[A-Za-z0-9_\-]{16,64}"
     r"|xox[abeoprs]-[A-Za-z0-9\-]{10,255}|xapp-\d-[A-Za-z0-9\-]{10,255}"  # Slack
     r"|(?:AKIA|ASIA|AGPA|AROA|AIDA)[0-9A-Z]{16}"
-    r"|AIza[0-9A-Za-z_\-]{30,45}"
+    r"|AIza[0-9A-Za-z_\-]{30,45}|GOCSPX-[0-9A-Za-z_\-]{20,40}"
     r"|ya29\.[0-9A-Za-z_\-]{20,512}"
     r"|hf_[A-Za-z0-9]{20,64}"
     r"|npm_[A-Za-z0-9]{30,64}|pypi-[A-Za-z0-9_\-]{40,255}|dckr_pat_[A-Za-z0-9_\-]{20,64}"
@@ -35,27 +35,27 @@ _PREFIXED = re.compile(
     r"|sq0[a-z]{3}-[0-9A-Za-z_\-]{20,64}|EAAA[0-9A-Za-z_\-]{50,80}"
     r"|(?:gsk|r8|pplx|nvapi|lin_api|sntrys|figd|glsa|dapi|PMAK|NRAK|ATATT|ATCTT)[_\-]?[A-Za-z0-9_\-=]{24,255}"
     r"|AGE-SECRET-KEY-1[0-9A-Z]{40,70}|hv[sb]\.[A-Za-z0-9_\-]{20,255}"
+    r"|(?:xai|tvly|sbp|ntn|pul|phc|phx|mlsn|xkeysib|tgp|jina|glc|sntryu|FLWSECK|ATBB|BBDC|CFPAT)[_\-.]"
+    r"(?=[A-Za-z_\-]{0,40}[0-9])[A-Za-z0-9_\-]{28,255}"
+    r"|pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_\-.]{28,64}|dp\.(?:pt|st|ct|sa|scim)\.[A-Za-z0-9_\-.]{30,64}"
+    r"|dt0[a-z]\d{2}\.[A-Z0-9]{20,30}\.[A-Z0-9]{40,80}|ops_eyJ[A-Za-z0-9_\-]{30,4096}|fm2_[A-Za-z0-9+/=]{40,512}"
+    r"|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_\-=]{40,80}|key-[0-9a-f]{32}|[0-9a-f]{32}-us\d{1,2}(?![A-Za-z0-9])"
+    r"|SK[0-9a-f]{32}(?![A-Za-z0-9])|LTAI[A-Za-z0-9]{16,30}|EAA[A-Za-z0-9]{60,255}"
+    r"|[MNO](?=[A-Za-z_\-]{0,40}[0-9])[A-Za-z0-9_\-]{23,28}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}"  # Discord
+    r"|T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32}"  # Slack's incoming hooks
     r"|\d{8,10}:AA[0-9A-Za-z_\-]{32,36}"  # Telegram
     r"|SG\.[A-Za-z0-9_\-]{16,64}\.[A-Za-z0-9_\-]{16,64}"
     r"|eyJ[A-Za-z0-9_\-]{8,2048}\.[A-Za-z0-9_\-]{4,4096}(?:\.[A-Za-z0-9_\-]{0,1024})?"  # JWT
     r")"
 )
-_NAMED = re.compile(
-    r"(?:(?<![a-z])(?:api[_ \-]?key|access[_ \-]?key(?:[_ \-]?id)?|"
-    r"(?:client|app|shared|consumer)?[_ \-]?secret(?:[_ \-]?key)?|"
-    r"private[_ \-]?key|account[_ \-]?key|auth[_ \-]?key|encryption[_ \-]?key|"
-    r"password|passwd|passphrase|passcode|passwort|"
-    r"kennwort|wachtwoord|contraseña|contrasena|senha|mot de passe|pwd|"
-    r"(?:auth|access|refresh|session|id|bot)?[_ \-]?token|x-amz-signature|sig(?:nature)?)"
-    r"[\"']?[ ]{0,2}(?:[:=]{1,2}>?|\b(?:is|ist|es|est|é|lautet)\b)[ ]{0,2}"
-    r"|(?<![a-z])(?:bearer|basic)[ ])"
-    r"[\"']?(?P<value>[^\s\"'<>,;&]{6,256})",
-    re.I,
-)
 _RANDOM = re.compile(r"(?<![A-Za-z0-9_\-])[A-Za-z0-9_\-]{32,512}(?![A-Za-z0-9_\-])")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_.\-:])[A-Za-z0-9+/]{40,512}={0,2}(?![A-Za-z0-9+/=_.\-])")
 _UUID_LIKE = re.compile(r"(?:[a-z]{1,12}-)?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?:-[0-9a-f]{1,20})?", re.I)
 _HEX = re.compile(r"[0-9a-f_\-]+", re.I)
+_DIGEST = re.compile(
+    r"(?<![A-Za-z0-9])(?:sha(?:1|224|256|384|512)|md5|blake[23][bs]?)[\-:=][A-Za-z0-9+/_\-]{16,128}={0,2}"
+)
+"""What somebody calls a digest, as in `integrity="sha384-..."`."""
 
 
 def _entropy(text: str) -> float:
@@ -95,38 +95,8 @@ def tokens(text: str) -> list[Found]:
         if end - start >= 32 and not spans:
             spans = [m.span() for m in _BASE64.finditer(text, start, end) if _looks_encoded(m[0])]
             spans += [m.span() for m in _RANDOM.finditer(text, start, end) if _looks_random(m[0])]
+            if spans:
+                digests = [m.span() for m in _DIGEST.finditer(text, start, end)]
+                spans = [(a, b) for a, b in spans if not any(low <= a and b <= high for low, high in digests)]
         found += [Found(a, b, "KEY", text[a:b]) for a, b in sorted(spans)]
-    return found
-
-
-def may_be_named(low: bytes) -> bool:
-    """True if a word is in the lower-case ASCII of a text that could name a secret."""
-    return (
-        b"key" in low
-        or b"pass" in low
-        or b"token" in low
-        or b"secret" in low
-        or b"bearer" in low
-        or b"wort" in low
-        or b"woord" in low
-        or b"contrase" in low
-        or b"senha" in low
-        or b"pwd" in low
-        or b"basic" in low
-        or b"sig" in low
-    )
-
-
-def named(text: str) -> list[Found]:
-    """What follows `password:`, `api_key=`, `Bearer` and the like and has a digit in it."""
-    found = []
-    for match in _NAMED.finditer(text):
-        start = match.start("value")
-        # A mark may belong to the password; a full stop or a bracket belongs to the sentence.
-        value = match["value"].rstrip(".)]}")
-        if len(value) < 6 or not any(map(str.isdigit, value)):
-            continue
-        if len(value) < 8 and value.replace(".", "").isdigit():
-            continue  # a number of something
-        found.append(Found(start, start + len(value), "KEY", value))
     return found

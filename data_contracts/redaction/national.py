@@ -238,8 +238,19 @@ NAMED: dict[tuple[int, ...], tuple[Check, ...]] = {
     (8, 4): (se_pnr,),
     (13,): (th_id, kr_rrn, fr_open, ro_cnp),
     (1, 2, 2, 2, 3, 3): (fr_open,),
+    (3, 3, 3, 2): (tr_tckn,),
 }
 """Only where the text names such a number."""
+
+GROUPED = {
+    9: _NINE,
+    10: _TEN,
+    11: (no_fnr, be_nn, de_tax, ee_lt, gr_amka, br_cpf, tr_tckn, pl_pesel),
+    12: _TWELVE,
+    13: (ch_ahv, za_id, th_id, ro_cnp, kr_rrn),
+    15: (fr_nir,),
+}
+"""By the number of digits: where the text names such a number its groups may be anybody's own."""
 
 _DNI = "TRWAGMYFPDXBNJZSQVHLCKE"
 _ODD = dict(
@@ -316,9 +327,10 @@ def ie_pps(v: str) -> bool:
 _L = "0-9LMNPQRSTUV"
 LETTERED = re.compile(
     r"(?:"
-    rf"(?P<it>[A-Z]{{3}}[ ]?[A-Z]{{3}}[ ]?[{_L}]{{2}}[ABCDEHLMPRST][{_L}]{{2}}[ ]?[A-Z][{_L}]{{3}}[A-Z])"
+    rf"(?P<it>[A-Z]{{3}}[ \-]?[A-Z]{{3}}[ \-]?[{_L}]{{2}}[ABCDEHLMPRST][{_L}]{{2}}[ \-]?[A-Z][{_L}]{{3}}[A-Z])"
     r"|(?P<mx>[A-Z][AEIOUX][A-Z]{2}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d)"
     r"|(?P<uk>[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ ]?\d\d[ ]?\d\d[ ]?\d\d[ ]?[A-D])"
+    r"|(?P<ukset>[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][.\-/]?\d\d[.\-/]?\d\d[.\-/]?\d\d[.\-/]?[A-D])"
     r"|(?P<es>(?:\d{8}|\d\d?\.\d{3}\.\d{3}|[XYZ][ \-]?\d{7})[ \-]?[A-HJ-NP-TV-Z])"
     r"|(?P<se>\d{6}\+\d{4})"
     r"|(?P<fi>\d{6}[\-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y])"
@@ -341,6 +353,7 @@ LETTER_CHECKS: dict[str, tuple[Check, bool]] = {
     "it": (it_cf, True),
     "mx": (mx_curp, True),
     "uk": (uk_nino, True),
+    "ukset": (uk_nino, False),
     "es": (es_dni, True),
     "se": (se_pnr, True),
     "fi": (fi_hetu, True),

@@ -13,13 +13,21 @@ _DOMAIN = re.compile(
     r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}(?:[xX][nN]--[\w\-]{1,58}[^\W_]|[^\W\d_](?:[^\W\d_]{1,62}))"
 )
 _MAILBOX = re.compile(r"[\w%+\-](?:[\w.%+\-]|['!#$&^~](?=\w)){0,253}")
+_AT = "at|ät|arroba|arobase|chiocciola"
+_DOT = "dot|punkt|punto|point|ponto|punt"
+"""How people say the sign and the dots of an address; each ` at ` must pass `may_be_spoken`, too."""
 _SPOKEN_AT = re.compile(
-    r"[ ]?[\[({<][ ]?(?:at|@|arroba)[ ]?[\])}>][ ]?|[ ](?:at|arroba)[ ](?=[\w\-]{1,63}[ ]dot[ ])", re.I
+    rf"[ ]?[\[({{<][ ]?(?:{_AT}|@)[ ]?[\])}}>][ ]?|(?<=\w)\(a\)(?=\w)|%40"
+    r"|[ ](?:at|ät)[ ](?=[\w\-]{1,63}[ ](?:dot|punkt)[ ])"
+    rf"|[ ](?:arroba|arobase|chiocciola)[ ](?=[\w\-]{{1,63}}[ ](?:{_DOT})[ ])",
+    re.I,
 )
 _SPOKEN_DOMAIN = re.compile(
-    r"[\w\-]{1,63}(?:(?:\.|[ ]?[\[({<][ ]?(?:dot|\.|punkt|punto)[ ]?[\])}>][ ]?|[ ]dot[ ])[\w\-]{1,63}){1,6}", re.I
+    rf"[\w\-]{{1,63}}(?:(?:\.|[ ]?[\[({{<][ ]?(?:{_DOT}|\.)[ ]?[\])}}>][ ]?|[ ](?:{_DOT})[ ])[\w\-]{{1,63}}){{1,6}}",
+    re.I,
 )
-_BRACKETED = re.compile(rb"[\[({<] ?(?:at|@|arroba)", re.I)
+_BETWEEN = re.compile(rf"[\s\[\](){{}}<>]+|(?<![\w\-])(?:{_DOT})(?![\w\-])", re.I)
+_BRACKETED = re.compile(rb"[\[({<] ?(?:a?t|a|@|arroba|arobase|chiocciola) ?[\])}>]")
 _IPV4 = re.compile(r"(?<![\w.])(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?!\w|\.\d)")
 _IPV4_GOES_ON = re.compile(r"\w|\.\d")
 _IPV6 = re.compile(
@@ -62,7 +70,7 @@ def spoken_emails(text: str) -> list[Found]:
         mailbox = _MAILBOX.match(text[max(0, anchor.start() - 254) : anchor.start()][::-1])
         if domain is None or mailbox is None:
             continue
-        name = re.sub(r"[\s\[\](){}<>]+|dot|punkt|punto", lambda m: "." if m[0].isalpha() else "", domain[0].casefold())
+        name = _BETWEEN.sub(lambda m: "." if m[0].isalpha() else "", domain[0].casefold())
         if not re.fullmatch(r"[^\W\d_]{2,}", name.rpartition(".")[2]):
             continue
         local = mailbox[0][::-1].lstrip(".")
@@ -102,7 +110,9 @@ def ipv4(text: str, start: int, end: int) -> list[Found]:
 
 
 def may_be_spoken(low: bytes) -> bool:
-    """True if the lower-case ASCII of a text holds ` at ` or `(at)` and a dot that could belong to it."""
-    if b" dot " in low and b" at " in low:
+    """True if the lower-case ASCII of a text holds `%40`, ` at ` with a dot that could belong to it, or `(at)`."""
+    if b" dot " in low and (b" at " in low or b" t " in low):
+        return True
+    if b" arroba " in low or (b"%" in low and b"%40" in low):
         return True
     return (b"(" in low or b"[" in low or b"{" in low or b"<" in low) and _BRACKETED.search(low) is not None

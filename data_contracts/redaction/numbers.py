@@ -11,12 +11,21 @@ import re
 from data_contracts.redaction.checks import IBAN_LENGTHS, iban_is_valid, issuer, luhn
 from data_contracts.redaction.context import calls
 from data_contracts.redaction.entities import Found
-from data_contracts.redaction.national import LETTER_CHECKS, LETTERED, LIKELY, NAMED, STRUCTURED_LETTERS, SURE, Check
+from data_contracts.redaction.national import (
+    GROUPED,
+    LETTER_CHECKS,
+    LETTERED,
+    LIKELY,
+    NAMED,
+    STRUCTURED_LETTERS,
+    SURE,
+    Check,
+)
 from data_contracts.redaction.network import ipv4
 from data_contracts.redaction.phones import EXTENSION, called, international, national
 
 FEWEST_DIGITS = 7
-_RUN = re.compile(r"[0-9]+(?:[ .\-/()\t]{1,3}[0-9]+)*")
+_RUN = re.compile(r"[0-9]+(?:[ .\-/()\t_]{1,3}[0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
 _DATE = re.compile(r"(?:[0-3]?[0-9]([./\-])[0-3]?[0-9]\1|(?:19|20)[0-9]{2}([./\-])[01]?[0-9]\2)(?:(?:19|20)?[0-9]{2})")
 _MOST_GROUPS = 8
@@ -27,6 +36,7 @@ _GAPS = frozenset(
         ".",
         "/",
         "\t",
+        "_",
         "  ",
         "(",
         ")",
@@ -48,7 +58,7 @@ _GAPS = frozenset(
 """What may stand between two groups of one number."""
 _LETTERED_SIZES = frozenset((2, 6, 7, 8, 17))
 """Digits a lettered national number can begin with, or have after a letter and a space."""
-_IBAN = re.compile(r"[A-Za-z]{2}\d\d(?:[ \-.]?[A-Za-z0-9]){11,30}")
+_IBAN = re.compile(r"[A-Za-z]{2}[ \-]?\d\d(?:[ \-.]?[A-Za-z0-9]){11,30}")
 _UNIT = re.compile(
     r"[ ]?(?:[€$£¥%°₹]|(?:eur|usd|gbp|chf|kr|sek|nok|dkk|pln|inr|kg|km|ms|mb|gb|bytes|tokens)\b)|,\d", re.I
 )
@@ -73,9 +83,15 @@ def scan(text: str) -> list[list[Found]]:
             # Most numbers of a conversation: prices, times, versions. `RSS MRA 85T10 A562S` begins with two digits.
             if end - start == 2 and text[end : end + 1].isalpha():
                 _read_lettered(text, start, letters)
+            elif text[start - 3 : start - 1] in IBAN_LENGTHS:
+                _read_apart(text, start, ibans)
             continue
         if _DATE.fullmatch(match[0]) and not glued:
+            if text[start - 3 : start - 1].isalpha() and text[start - 1] in ".-/":
+                _read_lettered(text, start, letters)  # AB-12-34-56-C
             continue
+        if text[start - 3 : start - 1] in IBAN_LENGTHS:
+            _read_apart(text, start, ibans)
         _read_groups(
             text, [(start + a, start + b) for a, b in map(_span, _GROUP.finditer(match[0]))], numbers, addresses
         )
@@ -133,9 +149,17 @@ def _read_glued(text: str, start: int, ibans: list[Found], letters: list[Found])
     _lettered(text, first, letters)
 
 
+def _read_apart(text: str, start: int, ibans: list[Found]) -> None:
+    """Digits after a country's letters and a space: `DE 89 3704 0044 ...`."""
+    if start >= 3 and text[start - 1] in " -" and not text[max(0, start - 4) : start - 3].isalnum():
+        iban = _iban(text, start - 3)
+        if iban is not None:
+            ibans.append(iban)
+
+
 def _read_lettered(text: str, start: int, letters: list[Found]) -> None:
     """Digits with a space or a dash, or nothing, before them: `AB 12 34 56 C`, `X-1234567-L`, `12345678Z`."""
-    if start >= 2 and text[start - 1] in " -" and text[start - 2].isalpha():
+    if start >= 2 and text[start - 1] in " -./" and text[start - 2].isalpha():
         first = start - 2
         if first and text[first - 1].isalpha():
             first -= 1
@@ -246,11 +270,15 @@ class _Run:
         low, high = self.groups[self.place - 1]
         return high - low != self.lens[0]
 
+    def _is_in_a_link(self) -> bool:
+        """True behind the part of a link that a number with its country's code follows."""
+        return self.text[max(0, self.start - 24) : self.start].lower().endswith(("wa.me/", "?phone=", "&phone="))
+
     # --- entities --------------------------------------------------------------------------------
 
     def _with_prefix(self) -> tuple[int, Found] | None:
         sign = self._sign()
-        plus = sign.rstrip().endswith(("+", "+("))
+        plus = sign.rstrip().endswith(("+", "+(")) or (sign[-1:] in ("/", "=") and self._is_in_a_link())
         if not plus and (not self.parts[0].startswith(("00", "011")) or sign.endswith((".", "-", "/"))):
             return None
         if not plus and (self.around[0] == "other" or (self.parts[0] == "011" and len(self.parts) < 3)):
@@ -259,7 +287,7 @@ class _Run:
         if not count:
             return None
         found = self._found(count, "PHONE", number)
-        start = self.start - (len(self._sign()) - self._sign().rfind("+") if plus else 0)
+        start = self.start - (len(sign) - sign.rfind("+") if "+" in sign else 0)
         if self.text[start - 1 : start] == "(" and ")" in self.text[self.start : found.end]:
             start -= 1
         return count, found._replace(start=start)
@@ -273,13 +301,25 @@ class _Run:
 
     def _is_national(self, lens: tuple[int, ...], digits: str) -> bool:
         if lens not in _NATIONAL_SHAPES:
-            return False
+            return self._is_grouped_at_will(lens, digits)
         alone = _right(SURE.get(lens, ()), digits) or _right(LIKELY.get(lens, ()), digits)
         if not alone and (not _right(NAMED.get(lens, ()), digits) or self._goes_on(lens)):
             return False
         # What is called an order or a telephone number is one: a check is right by chance now and then.
         named = "id" in self.around[1]
         return (named or (alone and self.around[0] not in ("other", "phone", "card"))) and not self._is_fraction()
+
+    def _is_grouped_at_will(self, lens: tuple[int, ...], digits: str) -> bool:
+        """True for a national number that is called so, in groups nobody prescribes but with one sign between them."""
+        checks = GROUPED.get(len(digits), ())
+        if (
+            not checks
+            or len(lens) == 1
+            or len({self._gap(self.place + n) for n in range(len(lens) - 1)}) > 1
+            or self._goes_on(lens)
+        ):
+            return False
+        return self.around[0] == "id" and _right(checks, digits)
 
     def _is_card(self, lens: tuple[int, ...], digits: str) -> bool:
         sure = issuer(digits, sure=True)
@@ -310,7 +350,7 @@ class _Run:
         second = self.parts[1] if len(lens) > 1 else ""
         opened = self.text[self.start - 1 : self.start] == "(" and len(lens) > 1 and ")" in self._gap(self.place)
         alone = national(lens, first, second, paren=opened)
-        if not alone and not called(lens, first):
+        if not alone and not called(lens, first, second):
             return False
         before = self.text[max(0, self.start - 5) : self.start]
         last = self.groups[self.place + len(lens) - 1][1]

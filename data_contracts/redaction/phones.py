@@ -69,8 +69,12 @@ def national(lens: tuple[int, ...], first: str, second: str, *, paren: bool) -> 
     total, size = sum(lens), lens[0]
     if first.startswith("00"):
         return False
+    if paren and lens[0] == 2 and lens[1:2] == (1,):
+        return lens == (2, 1, 4, 4)  # Brazil: (11) 9 8765-4321
     if paren:
         return 2 <= size <= 6 and 7 <= total <= 12 and len(lens) > 1 and min(lens) > 1
+    if first == "0":
+        return lens in ((1, 3, 3, 2, 2), (1, 3, 3, 4), (1, 3, 7)) and second[0] in "2345"  # Turkey: 0 (532) ...
     if first[0] == "0":
         if len(lens) == 1:
             return total in (10, 11)
@@ -92,11 +96,13 @@ def national(lens: tuple[int, ...], first: str, second: str, *, paren: bool) -> 
     return lens == (3, 4, 4) and first[0] == "1" and first[1] in "3456789"
 
 
-def called(lens: tuple[int, ...], first: str) -> bool:
+def called(lens: tuple[int, ...], first: str, second: str = "") -> bool:
     """True if groups of these lengths can be a telephone number where the text says it is one."""
     total = sum(lens)
     if lens == (8,) and first[:2] in ("19", "20") and "01" <= first[4:6] <= "12":
         return False  # a date
     if lens in ((4, 2, 2), (2, 2, 4), (1, 2, 4), (2, 1, 4)):
         return False
+    if lens == (4, 4) and first[:2] in ("19", "20") and second[:2] in ("19", "20"):
+        return False  # years
     return 7 <= total <= 12 and len(lens) <= 6 and (len(lens) == 1 or min(lens[1:]) > 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from data_contracts.redaction import disguise, keys, network, numbers
+from data_contracts.redaction import disguise, keys, named, network, numbers
 from data_contracts.redaction.entities import Found
 
 _SHAPE = bytes(
@@ -31,6 +31,9 @@ _DOTTED = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
 def find(text: str) -> list[Found]:
     """Every value in the text by place, whatever script or hidden characters it is written in."""
     raw = text.encode("ascii", "ignore")
+    if disguise.spelt(raw):
+        text = disguise.unspelt(text)
+        raw = text.encode("ascii", "ignore")
     shape = raw.translate(_SHAPE)
     if b"\1" not in shape and (len(raw) == len(text) or disguise.is_plain(text)):
         return _scan(text, raw, shape)
@@ -75,17 +78,19 @@ def _scan(text: str, raw: bytes, shape: bytes) -> list[Found]:
         layers.append(network.credentials(text))
     if b"-----begin" in low:
         layers.append(keys.pem(text))
-    if digits and _may_hold_a_secret(shape) and keys.may_be_named(low):
-        layers.append(keys.named(text))
+    mixed = digits and (b"x0" in shape)
+    if digits and (mixed or _may_hold_a_secret(shape)) and named.may_be_named(low, text):
+        layers.append(named.named(text))
     if _LONG_WORD in raw.translate(_WORDS):
         layers.append(keys.tokens(text))
     if at:
         layers.append(network.emails(text))
     if network.may_be_spoken(low):
         layers.append(network.spoken_emails(text))
-    if digits and (b"::" in shape or shape.count(b":") >= 6):
+    colons = shape.count(b":") if digits else 0
+    if colons > 1 and (colons >= 6 or b"::" in shape):
         layers.append(network.ipv6(text))
-    if digits and _may_hold_a_number(shape):
+    if mixed or (digits and _may_hold_a_number(shape)):
         layers += numbers.scan(text)
     found = [layer for layer in layers if layer]
     if not found:
@@ -94,12 +99,12 @@ def _scan(text: str, raw: bytes, shape: bytes) -> list[Found]:
 
 
 def _may_hold_a_secret(shape: bytes) -> bool:
-    """True if a digit touches a letter or a dash, or eight digits stand together, as in a password with a digit."""
-    return b"x0" in shape or b"0x" in shape or b"-0" in shape or b"00000000" in shape
+    """True if a letter follows a digit, a digit a dash, or eight digits stand together, as in a password."""
+    return b"0x" in shape or b"-0" in shape or b"00000000" in shape
 
 
 def _may_hold_a_number(shape: bytes) -> bool:
-    """True if six digits stand together but for what numbers are grouped by, or digits follow a letter, or 0.0.0.0."""
-    if b"x0" in shape or b"000000" in shape.translate(None, _BETWEEN):
+    """True if six digits stand together but for what numbers are grouped by, or 0.0.0.0."""
+    if b"000000" in shape.translate(None, _BETWEEN):
         return True
     return b"0.0" in shape and _DOTTED.search(shape) is not None

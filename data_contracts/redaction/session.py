@@ -166,6 +166,8 @@ def _may_uncover(text: str, hit: Found) -> bool:
     before, after = text[max(0, hit.start - 4) : hit.start], text[hit.end : hit.end + 64]
     if (before and before[-1] not in _QUIET) or (after and after[0] not in _QUIET):
         return True
+    if len(after) > 1 and not after[0].isspace() and after[1] not in _QUIET:
+        return True  # ".miller@example.com" behind a key
     if not before.isascii() or _DIGIT.search(before) or _DIGIT.search(after[:4]):
         return True
     return len(_DIGIT.findall(after)) >= 6

@@ -9,6 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from configs.errors import ConflictError, InputError, NotFoundError
+from configs.schema import UNRELEASABLE
 from data_contracts.ids import UNNAMED
 from data_contracts.records import QuarantinedRow
 from data_contracts.redaction import Redactor
@@ -84,7 +85,7 @@ def _releasable(conn: Connection, model: str, row_id: str, status: str) -> Quara
             found=row_id,
             fix="`tidemill quarantine list` names them",
         )
-    if status == "released" and row.reason == "contaminated":
+    if status == "released" and row.reason == UNRELEASABLE:
         raise ConflictError(
             "an evaluation prompt never teaches, whoever releases it",
             where=row_id,

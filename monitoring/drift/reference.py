@@ -148,7 +148,7 @@ def forget(reference: DriftReference, principals: Collection[str], config: Drift
 
 
 def save_reference(reference: DriftReference, folder: Path) -> Path:
-    """Write `<digest>.npz`, then `<digest>.json` (temporary name, fsync, rename); a saved reference is left alone.
+    """Write `<digest>.npz`, then `<digest>.json` (temporary name, fsync, rename); of a saved one only the time is new.
 
     Returns:
         The path of the JSON file.
@@ -156,6 +156,8 @@ def save_reference(reference: DriftReference, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / f"{reference.digest}.json"
     if manifest.exists():
+        for path in (manifest, manifest.with_suffix(".npz")):
+            os.utime(path)  # in use again: retention goes by its age
         return manifest
     block = io.BytesIO()
     np.savez(

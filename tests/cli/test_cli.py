@@ -88,6 +88,20 @@ def test_a_state_directory_from_a_newer_tidemill_is_refused(profile: Path, tmp_p
     assert "Traceback" not in done.stderr
 
 
+def test_doctor_finds_a_contract_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"extends: smoke\nstate_dir: {tmp_path / 'state'}\n"
+        "ingest: {contracts: {correction: contracts/incident.yaml}}\n",
+        encoding="utf-8",
+    )
+    rows = json.loads(tidemill("doctor", "--json", "--profile", str(path)).stdout)
+    (wrong,) = [row for row in rows if row["what"] == "contracts"]
+    assert wrong["state"] == "wrong"
+    assert "not for rows of kind correction" in wrong["found"]
+    assert "ingest.contracts.correction" in wrong["found"]
+
+
 def test_doctor_finds_a_missing_base_model_folder(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     missing = tmp_path / "no-such-model"

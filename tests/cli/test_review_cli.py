@@ -182,6 +182,16 @@ def test_quarantine_is_listed_shown_released_and_dropped(context: Context, run: 
     dropped = run("quarantine", "drop", "--reason-code", "suspect.*", "--yes", *who, "--json")
     assert (dropped["dropped"], dropped["rows"]) == (2, ["r2", "r3"])
     assert status(context) == {"r1": "released", "r2": "dropped", "r3": "dropped", "r4": "held"}
+    assert [row["row_id"] for row in run("quarantine", "list", "--json")] == ["r4"]
+    with context.store.write() as conn:  # the next retrain: the released row says what another says already
+        again = QuarantinedRow(row_id="r1", digest="d" * 64, reason="duplicate")
+        quarantine.put(conn, context.model, [again], "retrain-2")
+    listed = run("quarantine", "list", "--json")
+    assert [(row["row_id"], row["status"], row["reason"]) for row in listed] == [
+        ("r1", "released", "duplicate"),
+        ("r4", "held", "cap"),
+    ]
+    assert [row["row_id"] for row in run("quarantine", "list", "--status", "held", "--json")] == ["r4"]
     for arguments, code in (
         (("release", "r9", *who), 4), (("release", *who), 3), (("drop", "r4", "--reason-code", "cap", *who), 3),
         (("drop", "--reason-code", "nothing", "--yes", *who), 4), (("list", "--status", "lost"), 3),

@@ -13,7 +13,7 @@ import pytest
 from configs.paths import StateDir
 from data_contracts.records import DatasetSnapshot, Message, QuarantinedRow, SnapshotRow, utc_now
 from data_contracts.snapshots import erase_rows, publish
-from flows.context import open_context
+from flows.context import open_context, write_resolved
 from store import quarantine
 from tests.flows.flow_samples import add_corrections, tiny_config
 
@@ -105,6 +105,31 @@ def test_diff_says_why_rows_are_gone(world: tuple[Path, list[str], DatasetSnapsh
     table = tidemill("diff", one.digest, two.digest, "--state", str(state))
     assert table.returncode == 0
     assert "removed: quarantine: conflict" in table.stdout
+
+
+def test_a_running_stacks_profile_is_read_rather_than_the_default_one(
+    world: tuple[Path, list[str], DatasetSnapshot, DatasetSnapshot], tmp_path: Path
+) -> None:
+    """Its store may be elsewhere, and its model another: both are in the profile `tidemill up` resolved."""
+    state, ids, one, two = world
+    elsewhere = tmp_path / "elsewhere.db"
+    (state / "tidemill.db").rename(elsewhere)
+    write_resolved(tiny_config(state, store={"url": f"sqlite:///{elsewhere}"}))
+    done = tidemill("diff", one.digest[:10], two.digest[:10], "--state", str(state), "--json")
+    found = json.loads(done.stdout)
+    assert {c["row"]: c["reason"] for c in found["changes"] if c["change"] == "removed"}[ids[0]] == (
+        "quarantine: conflict"
+    )
+    assert len(json.loads(tidemill("list", "--state", str(state), "--json").stdout)) == 2
+    assert not (state / "tidemill.db").exists()
+
+
+def test_a_folder_is_verified_without_an_installation(
+    world: tuple[Path, list[str], DatasetSnapshot, DatasetSnapshot], tmp_path: Path
+) -> None:
+    done = tidemill("verify", world[2].path, "--state", str(tmp_path / "none"), "--json")
+    assert json.loads(done.stdout)["verified"]
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_name_that_fits_none_or_several_is_one_clear_error(

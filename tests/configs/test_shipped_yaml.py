@@ -9,7 +9,8 @@ import yaml
 
 import cli.demo
 import configs
-from configs.loader import load_config, resource_path, shipped_profiles
+from configs.errors import ConfigError
+from configs.loader import build_config, load_config, resource_path, shipped_profiles
 
 ROOT = Path(configs.__file__).parent
 PROFILES = shipped_profiles()
@@ -83,3 +84,14 @@ def test_review_guidelines_load(path: Path) -> None:
     from data_contracts.review.guidelines import load_guidelines
 
     assert load_guidelines(path).kinds
+
+
+@pytest.mark.parametrize("pattern", ["contaminated", "con*", "*"])
+def test_no_evaluation_prompt_comes_to_review(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="no verdict lets an evaluation prompt teach"):
+        build_config({"review": {"reasons": ["conflict", pattern]}})
+
+
+def test_the_salt_of_who_is_held_out_is_not_empty() -> None:
+    with pytest.raises(ConfigError, match="holdout_salt"):
+        build_config({"curation": {"holdout_salt": ""}})

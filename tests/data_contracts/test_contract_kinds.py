@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 from labelled_rows import START, labelled
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, ContractError
 from configs.loader import build_config, load_config, resource_path
-from data_contracts.contract_kinds import NO_CONTRACT, judge_incidents, judge_kinds, judge_thumbs, together
+from data_contracts.contract import load_contract
+from data_contracts.contract_columns import feedback_columns, incident_columns, labelled_columns
+from data_contracts.contract_kinds import (
+    NO_CONTRACT,
+    OF_KIND,
+    check_kind,
+    judge_incidents,
+    judge_kinds,
+    judge_thumbs,
+    together,
+)
 from data_contracts.contract_report import incident_texts, render_html, row_texts, rule_table, visible
 from data_contracts.records import Feedback, FeedbackKind, Incident, Message
 
@@ -138,3 +148,38 @@ def test_contracts_are_named_by_kind(tmp_path: Path) -> None:
     assert found["incident"] == str(CONTRACTS["incident"])
     with pytest.raises(ConfigError, match="contracts"):
         build_config({"ingest": {"contracts": {"thmub": "x"}}})
+
+
+def test_the_columns_of_a_kind_are_those_its_rows_have() -> None:
+    assert OF_KIND["correction"] == OF_KIND["preference"] == labelled_columns(labelled(0)).keys()
+    assert OF_KIND["thumb"] == feedback_columns(thumb()).keys()
+    assert OF_KIND["incident"] == incident_columns(incident()).keys()
+    assert set(OF_KIND) == set(CONTRACTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "found"),
+    [
+        ("correction", "incident", "paraphrase_count, paraphrases, severity, title"),
+        ("correction", "preference", "a rule that wants kind preference"),
+        ("preference", "thumb", "thumb"),
+        ("incident", "correction", "scope"),
+    ],
+)
+def test_a_contract_of_another_kind_is_one_clear_error(kind: str, other: str, found: str) -> None:
+    """Also where there is no row yet: it would be found at the first retrain that has one."""
+    path = CONTRACTS[other]  # type: ignore[index]
+    with pytest.raises(ContractError, match=f"not for rows of kind {kind}") as caught:
+        check_kind(kind, load_contract(path), path)
+    assert (caught.value.where, caught.value.found) == (f"ingest.contracts.{kind}: {path}", found)
+    if kind == "incident":
+        with pytest.raises(ContractError, match="not for rows"):
+            judge_incidents([], path)
+    else:
+        with pytest.raises(ContractError, match="not for rows"):
+            judge_kinds([], {kind: path})
+
+
+def test_one_contract_may_be_for_corrections_and_preferences() -> None:
+    for kind in ("correction", "preference"):
+        check_kind(kind, load_contract(CONTRACTS["correction"]), CONTRACTS["correction"])

@@ -66,8 +66,8 @@ def test_a_person_is_as_old_as_the_first_request(context: Context) -> None:
     now = utc_now()
     add_corrections(context.store, context.model, per_topic=2, at=now - timedelta(days=9))
     with context.store.read() as conn:
-        found = curating.people(conn, context.model, {"returns-customer-0": (3, 4), "reviewer": (1, 1)})
-        assert curating.people(conn, "another") == {}
+        found = curating.people(conn, context.model, str, {"returns-customer-0": (3, 4), "reviewer": (1, 1)})
+        assert curating.people(conn, "another", str) == {}
     age = now - (found["returns-customer-0"].first_seen or now)
     assert timedelta(days=8) < age < timedelta(days=10)
     assert (found["returns-customer-0"].gold_right, found["returns-customer-0"].gold_seen) == (3, 4)

@@ -15,6 +15,7 @@ from data_contracts.redaction import RedactionPolicy, Redactor
 from data_contracts.review.operator import decide_rows
 from data_contracts.snapshots import read_rows, remaining_rows, verify
 from flows import erasure as job
+from flows.context import open_context
 from flows.erasure_rows import TAINT_TAG
 from flows.erasure_scan import Needles, scan
 from flows.observer import PrintObserver
@@ -37,7 +38,7 @@ from store import (
     steps,
     versions,
 )
-from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, build, settled
+from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, build, settled, world_config
 
 QUIET = PrintObserver(quiet=True)
 
@@ -73,7 +74,7 @@ def test_the_world_is_full_of_them(world: World) -> None:
     assert [f for f in found.findings if f.needle == "name"]
 
 
-def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
+def test_a_dry_run_counts_and_changes_nothing(world: World, tmp_path: Path) -> None:
     before = scan(world.context, NAME, TEXTS).findings
     outcome = job.plan(world.context, NAME)
     assert outcome.state == "planned"
@@ -83,6 +84,8 @@ def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     assert outcome.counts["incidents"] == 2
     assert outcome.counts["snapshot_rows"] == 3
     assert {"runs": 1, "reports": 1, "drift_references": 1, "tracking_runs": 1}.items() <= outcome.counts.items()
+    assert outcome.counts["export_lines"] == 3  # one is of another's request, with their words on it
+    assert outcome.exports == (str(tmp_path / "moved.parquet"),)  # the other one is rewritten
     assert scan(world.context, NAME, TEXTS).findings == before
     with world.context.store.read() as conn:
         assert erasure.open_jobs(conn) == []
@@ -480,6 +483,37 @@ def test_an_export_elsewhere_is_said_to_be_not_looked_at(world: World) -> None:
     with world.context.store.write() as conn:
         erasure.record_export(conn, world.context.model, "s3://bucket/rows.jsonl", 1)
     assert "export s3://bucket/rows.jsonl: not a local file" in scan(world.context, NAME, TEXTS).skipped
+
+
+def test_a_dry_run_names_the_exports_nobody_could_reach(world: World, tmp_path: Path) -> None:
+    ours = tmp_path / "exported.jsonl"
+    others, empty, chat = tmp_path / "others.jsonl", tmp_path / "empty.jsonl", tmp_path / "chat.jsonl"
+    kept = [line for line in ours.read_text().splitlines() if world.others[5] in line]
+    others.write_text("\n".join(kept) + "\n")
+    empty.write_text("")
+    chat.write_text('{"messages": []}\n')
+    with world.context.store.write() as conn:
+        for path in (others, empty, chat):
+            erasure.record_export(conn, world.context.model, str(path), 1)
+    planned = job.plan(world.context, NAME)
+    assert len(kept) == 1
+    assert set(planned.exports) == {str(tmp_path / "moved.parquet"), str(chat)}
+    assert set(erase(world).exports) == set(planned.exports)
+    assert job.plan(world.context, "nobody-at-all").counts["export_lines"] == 0
+
+
+def test_servers_that_were_never_up_are_said_in_one_sentence_each(tmp_path: Path) -> None:
+    where = "http://127.0.0.1:9"
+    context = open_context(world_config(tmp_path / "state", registry={"uri": where}))
+    left = "runs, parameters, tags, artifacts and model versions"
+    flows = "flow runs, task runs, logs and artifacts"
+    first, second = scan(context, NAME, TEXTS, prefect_url=where).skipped
+    assert first == f"mlflow: MLflow does not answer at {where}, so none of its {left} were searched"
+    assert second == f"prefect: Prefect does not answer at {where}, so none of its {flows} were searched"
+    unknown = scan(context, NAME, TEXTS).skipped[1]
+    assert unknown.startswith("prefect: no API URL is known (")
+    assert unknown.endswith(f"so its {flows} were not searched")
+    context.store.close()
 
 
 def test_a_failing_erasure_stays_open_and_says_the_type_only(world: World) -> None:

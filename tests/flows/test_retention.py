@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
-from datetime import timedelta
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sqlalchemy import func, select
 
 from configs.errors import ConfigError
-from data_contracts.records import QuarantinedRow, utc_now
+from data_contracts.ids import unnamed_caller
+from data_contracts.records import Cause, QuarantinedRow, utc_now
 from data_contracts.snapshots import read_rows, remaining_rows
+from flows import curating
+from flows import erasure as job
 from flows.context import open_context
 from flows.erasure_scan import scan
 from flows.observer import PrintObserver
 from flows.retention import cutoffs, retain
 from flows.watch import _retain
+from models.embedding_cache import CachedEmbedder
 from monitoring.erasure_deadline import retire_overdue
-from store import audit, erasure, interactions, quarantine
+from store import audit, drift, erasure, feedback, incidents, interactions, people, quarantine, requests, reviews
 from store.retention import drop_feedback
-from tests.flows.erasure_world import NAME, TEXTS, World, build, world_config
+from store.tables import first_seen
+from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, _ask, _say, build, settled, world_config
 
 ALL = {"interaction": 30, "feedback": 30, "quarantine": 30, "report": 30, "run": 30}
 
@@ -63,7 +72,7 @@ def test_young_things_stay(world: World) -> None:
 
 def test_old_things_go_and_are_counted_in_the_audit_log(world: World) -> None:
     counts = retain(world.context, now=utc_now() + timedelta(days=31))
-    assert (counts["feedback"], counts["interaction"]) == (10, 8)
+    assert (counts["feedback"], counts["interaction"]) == (10, 7)  # an open incident quotes the eighth
     with world.context.store.read() as conn:
         entry = audit.entries(conn, 1)[0]
         audit.verify(conn)
@@ -86,8 +95,6 @@ def test_what_a_version_in_service_was_taught_stays_in_its_snapshot_until_it_lea
 
 
 def test_the_open_retrains_folder_stays(world: World) -> None:
-    from store import requests
-
     with world.context.store.read() as conn:
         request = requests.current(conn, world.context.model)
     assert request is not None
@@ -144,3 +151,166 @@ def test_a_file_retention_cannot_reach_does_not_stop_the_watch(world: World, tmp
     observer = PrintObserver(quiet=True)
     assert _retain(world.context, observer) == {}
     assert observer.lines == ["Retention waits: OSError"]
+
+
+def a_month_later() -> datetime:
+    return utc_now() + timedelta(days=31)
+
+
+def test_a_closed_incident_goes_with_the_rows_it_taught_where_no_live_version_stands_on_them(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {**ALL, "incident": 30}})
+    store, model, folder = world.context.store, world.context.model, world.context.state.snapshots / world.snapshot
+    with store.write() as conn:
+        incidents.set_status(conn, world.theirs["incident"], "fixed")
+    assert retain(world.context, dry_run=True, now=a_month_later())["incident"] == 1
+    counts = retain(world.context, now=a_month_later())
+    assert (counts["incident"], counts["interaction"], counts["snapshot_rows"]) == (1, 8, 0)
+    with store.write() as conn:
+        assert [i.id for i in incidents.all(conn, model)] == [world.theirs["opened"]]  # an open one never goes
+        assert audit.entries(conn, 1)[0].detail["incident"] == 1
+        erasure.taint(conn, [world.version], "e", utc_now())
+        retire_overdue(conn, model, utc_now() + timedelta(days=1), actor="test")
+    assert len(read_rows(folder)) == 8
+    assert retain(world.context, now=a_month_later())["snapshot_rows"] == 8
+    assert remaining_rows(folder) == []
+    store.close()
+
+
+def test_settled_review_items_go(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"review": 30}})
+    assert retain(world.context, now=a_month_later()) == {"review": 0}
+    with world.context.store.write() as conn:
+        item = reviews.find(conn, "quarantine", world.theirs["held"])
+        assert item is not None
+        reviews.set_status(conn, item.id, "done", "reject")
+    assert retain(world.context, dry_run=True, now=a_month_later()) == {"review": 1}
+    assert retain(world.context, now=a_month_later()) == {"review": 1}
+    with world.context.store.read() as conn:
+        assert reviews.list_items(conn, world.context.model) == []
+        assert quarantine.statuses(conn, world.context.model) == {world.theirs["held"]: "held"}
+    world.context.store.close()
+
+
+def test_references_no_monitor_uses_go(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"reference": 30}})
+    folder = world.context.state.drift
+    with world.context.store.read() as conn:
+        used = drift.references(conn)[world.context.model]
+    for suffix in (".json", ".npz"):
+        shutil.copy(folder / f"{used}{suffix}", folder / f"{'0' * 64}{suffix}")
+    shutil.copy(folder / f"{used}.json", folder / f".{used}.json.4711")  # a killed process left it
+    assert retain(world.context) == {"reference": 0}
+    assert retain(world.context, dry_run=True, now=a_month_later()) == {"reference": 2}
+    assert retain(world.context, now=a_month_later()) == {"reference": 2}
+    assert sorted(path.name for path in folder.iterdir()) == [f"{used}.json", f"{used}.npz"]
+    world.context.store.close()
+
+
+class Ones:
+    """An encoder to which all texts are the same."""
+
+    def encode(self, texts: Sequence[str], batch: int = 32) -> np.ndarray:
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+
+def test_caches_go_by_their_last_use_but_not_under_a_running_retrain(tmp_path: Path) -> None:
+    world = build(tmp_path / "state", retention={"ttl_days": {"cache": 30}})
+    context, cache = world.context, world.context.state.cache
+    CachedEmbedder(cache / "embeddings.sqlite", "m", Ones)(["a", "b"])
+    (cache / "replay").mkdir()
+    for name, age in (("old", 40), ("new", 0)):
+        path = cache / "replay" / f"{name}.json"
+        path.write_text('{"answer": "a"}')
+        os.utime(path, ((utc_now() - timedelta(days=age)).timestamp(),) * 2)
+    (answers,) = (cache / "evaluation").glob("*.jsonl")
+    earlier = {"item": "i", "decoding": "d", "answer": "x", "at": (utc_now() - timedelta(days=40)).timestamp()}
+    answers.write_text("{torn\n" + json.dumps(earlier) + "\n" + answers.read_text())
+    assert retain(context, dry_run=True) == {"cache": 3}
+    assert retain(context) == {"cache": 3}
+    assert [path.name for path in (cache / "replay").iterdir()] == ["new.json"]
+    assert len([line for line in answers.read_text().splitlines() if line.strip()]) == 2
+    with context.store.write() as conn:
+        request, _ = requests.open_or_attach(conn, context.model, Cause(kind="manual", at=utc_now()), status="ready")
+        claimed = requests.claim(conn, request.id, "worker", 60.0)
+        assert claimed is not None
+    assert retain(context, now=a_month_later()) == {"cache": 0}
+    with context.store.write() as conn:
+        requests.finish(conn, request.id, claimed.token, "failed", "error")
+    # Two vectors, two answers, one replay answer, and two files of other caches.
+    assert retain(context, dry_run=True, now=a_month_later()) == {"cache": 7}
+    assert retain(context, now=a_month_later()) == {"cache": 7}
+    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["embeddings.sqlite"]
+    assert retain(context, now=a_month_later()) == {"cache": 0}
+    context.store.close()
+
+
+@pytest.fixture
+def aged(tmp_path: Path) -> Iterator[World]:
+    """A person who asked two months ago and a month ago, and came back now with a correction; an unnamed one too."""
+    context = open_context(world_config(tmp_path / "state", retention={"ttl_days": {"interaction": 30}}))
+    world = World(context)
+    made = [_ask(world, NAME, PROMPT) for _ in range(3)]
+    ages = [timedelta(days=60), timedelta(days=31), timedelta(0)]
+    asked = [one.model_copy(update={"created_at": utc_now() - age}) for one, age in zip(made, ages, strict=True)]
+    unnamed = _ask(world, "", PROMPT).model_copy(update={"created_at": utc_now() - ages[0]})
+    unnamed = unnamed.model_copy(update={"principal": unnamed_caller(unnamed.id)})
+    with context.store.write() as conn:
+        interactions.insert(conn, [*asked, unnamed])
+        feedback.insert(conn, [(context.model, _say(asked[2], NAME, "At counter nineteen."))])
+    yield world
+    context.store.close()
+
+
+def test_retention_makes_nobody_younger(aged: World) -> None:
+    context = aged.context
+    with context.store.read() as conn:
+        before = curating.people(conn, context.model, context.pseudonym)
+    assert retain(context) == {"interaction": 3}
+    with context.store.read() as conn:
+        assert curating.people(conn, context.model, context.pseudonym) == before
+        assert people.first_seen(conn, "another", context.pseudonym) == {}
+    assert before[NAME].first_seen is not None
+    assert before[NAME].first_seen < utc_now() - timedelta(days=59)
+    # The last request and what was said on it go too: who comes again then is as old as ever.
+    with context.store.write() as conn:
+        drop_feedback(conn, context.model, utc_now() + timedelta(days=1))
+    assert retain(context, now=a_month_later()) == {"interaction": 1}
+    with context.store.write() as conn:
+        again = _ask(aged, NAME, PROMPT)
+        interactions.insert(conn, [again])
+        feedback.insert(conn, [(context.model, _say(again, NAME, "At counter twenty."))])
+        assert curating.people(conn, context.model, context.pseudonym) == before
+
+
+def test_what_retention_keeps_of_a_person_names_nobody_and_is_erased(aged: World) -> None:
+    context = aged.context
+    with context.store.write() as conn:
+        drop_feedback(conn, context.model, utc_now() + timedelta(days=1))
+    retain(context, now=a_month_later())
+    alias = context.pseudonym(NAME)
+    with context.store.read() as conn:
+        assert people.remembered(conn, alias) == 1
+        assert conn.execute(select(func.count()).select_from(first_seen)).scalar_one() == 1  # not of the unnamed one
+    assert scan(context, NAME, TEXTS).findings == ()
+    assert job.plan(context, NAME).counts["first_seen"] == 1
+    outcome = job.erase(context, NAME, by="officer", reason="ticket 12", observer=PrintObserver(quiet=True))
+    assert (outcome.state, outcome.counts) == ("settling", {"first_seen": 1})
+    assert job.go_on(context, PrintObserver(quiet=True), now=settled(aged)) == 0
+    with context.store.read() as conn:
+        assert people.remembered(conn, alias) == 0
+    again = job.erase(context, NAME, by="officer", reason="ticket 12", observer=PrintObserver(quiet=True))
+    assert again.state == "nothing"
+
+
+def test_a_request_deleted_while_an_erasure_settles_leaves_nothing(aged: World) -> None:
+    context = aged.context
+    job.erase(context, NAME, by="officer", reason="ticket 12", observer=PrintObserver(quiet=True))
+    late = _ask(aged, NAME, PROMPT).model_copy(update={"created_at": utc_now() - timedelta(days=40)})
+    with context.store.write() as conn:
+        interactions.insert(conn, [late])
+    retain(context)
+    with context.store.read() as conn:
+        assert people.remembered(conn, context.pseudonym(NAME)) == 1
+    assert job.go_on(context, PrintObserver(quiet=True), now=settled(aged)) == 0
+    with context.store.read() as conn:
+        assert people.remembered(conn, context.pseudonym(NAME)) == 0

@@ -74,10 +74,21 @@ def test_a_good_adapter_passes_and_its_configuration_comes_back(good: AdapterRef
     assert read_manifest(Path(good.path))["digest"] == good.digest
 
 
-def test_a_readme_is_allowed(good: AdapterRef, tmp_path: Path):
+def test_a_description_is_allowed_if_the_manifest_names_it_and_is_no_part_of_the_digest(
+    good: AdapterRef, tmp_path: Path
+):
     folder = _copy(good, tmp_path)
     (folder / "README.md").write_text("words")
-    check_adapter(_again(good, folder))
+    with pytest.raises(AdapterRejectedError, match="description"):
+        check_adapter(_again(good, folder))
+    (folder / MANIFEST).unlink()
+    digest, path = publish_adapter(folder, tmp_path / "root", {"base_digest": good.base_digest})
+    assert digest == good.digest
+    published = good.model_copy(update={"path": str(path)})
+    check_adapter(published)
+    (path / "README.md").write_text("other words")
+    with pytest.raises(AdapterRejectedError, match="description"):
+        check_adapter(published)
 
 
 CHANGES: dict[str, Callable[[Path], Any]] = {

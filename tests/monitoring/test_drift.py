@@ -1,6 +1,7 @@
 """Drift on synthetic embeddings: 14 topics as directions in 48 dimensions, 200 people, 600 reference prompts."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -88,7 +89,9 @@ def test_a_saved_reference_gives_the_same_answers(reference, tmp_path):
     prompts, vectors, people, _ = traffic(2, 150, new_share=0.3)
     found = DriftMonitor(reference, CONFIG).observe(prompts, vectors, people)
     assert DriftMonitor(again, CONFIG).observe(prompts, vectors, people) == found
+    os.utime(path, (0, 0))
     assert save_reference(reference, tmp_path) == path
+    assert path.stat().st_mtime > 0  # in use again
     with pytest.raises(NotFoundError):
         load_reference(tmp_path, "0" * 64)
 

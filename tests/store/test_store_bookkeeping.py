@@ -124,6 +124,23 @@ def test_a_reviewers_word_on_a_row_stays(store: Store) -> None:
             quarantine.set_status(conn, "nobody", "held")
 
 
+def test_a_released_row_that_loses_again_is_left_out_until_it_teaches(store: Store) -> None:
+    def shown() -> list[tuple[str, str, str]]:
+        return [(r.row_id, r.status, r.reason) for r in quarantine.left_out(conn, MODEL)]
+
+    with store.write() as conn:
+        quarantine.put(conn, MODEL, [held("a"), held("b"), held("c")], "q1")
+        quarantine.set_status(conn, "a", "released")
+        quarantine.set_status(conn, "b", "dropped")
+        assert shown() == [("c", "held", "uncorroborated")]  # whether it loses again is for the next retrain to say
+        quarantine.put(conn, MODEL, [held("a", "duplicate"), held("b", "duplicate"), held("c")], "q2")
+        assert shown() == [("a", "released", "duplicate"), ("c", "held", "uncorroborated")]
+        quarantine.clear(conn, MODEL, ["a", "c"])
+        assert shown() == []
+        assert quarantine.statuses(conn, MODEL) == {"a": "released", "b": "dropped"}
+        assert quarantine.left_out(conn, "another") == []
+
+
 def snapshot(digest: str, at: datetime) -> DatasetSnapshot:
     return DatasetSnapshot(
         digest=digest,

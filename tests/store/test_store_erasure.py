@@ -241,8 +241,8 @@ def test_old_feedback_goes_before_the_request_it_is_about(store: Store) -> None:
         assert retention.count_interactions(conn, MODEL, before) == 1
     with store.write() as conn:
         assert retention.drop_feedback(conn, MODEL, before) == ["f-old"]
-        assert retention.drop_interactions(conn, MODEL, before) == ["lonely", "with-old"]
-        assert retention.drop_interactions(conn, MODEL, before) == []
+        assert retention.drop_interactions(conn, MODEL, before, str) == ["lonely", "with-old"]
+        assert retention.drop_interactions(conn, MODEL, before, str) == []
         assert interactions.existing(conn, ["kept", "new", "lonely"]) == {"kept", "new"}
 
 

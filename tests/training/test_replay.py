@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,12 @@ def test_answers_are_in_order_and_only_new_prompts_are_asked(tiny_base: Path, tm
     assert len(answers) == 3
     assert first[-1] == (3, 3)
     second: list[tuple[int, int]] = []
+    for path in (tmp_path / "cache").iterdir():
+        os.utime(path, (0, 0))
     again = ask(tiny_base, tmp_path, ["c", "a"], second)
     assert again == [answers[2], answers[0]]
     assert second == [], "nothing was asked again"
+    assert [path.stat().st_mtime > 0 for path in (tmp_path / "cache").iterdir()].count(True) == 2  # used, so kept
     third: list[tuple[int, int]] = []
     ask(tiny_base, tmp_path, ["a", "new"], third)
     assert third[-1] == (1, 1)

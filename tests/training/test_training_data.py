@@ -11,7 +11,6 @@ from data_contracts.records import Message
 from models.packing import TokenRow
 from training.data import tokenise
 from training.packing import schedule, split_step
-from training.plan import estimate
 from training.sft import learning_rate
 
 
@@ -97,19 +96,3 @@ def test_the_learning_rate_warms_up_and_decays_to_just_above_zero():
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert 0 < rates[-1] < 3e-5
     assert learning_rate(0, 1, config) == pytest.approx(1e-3)
-
-
-def test_an_estimate_grows_with_the_work():
-    small = estimate(100, 6_000, TrainingSection())
-    large = estimate(400, 24_000, TrainingSection())
-    assert small["steps"] == 17
-    assert small["tokens"] == 12_000
-    assert large["minutes"] > small["minutes"] > 0
-    assert estimate(100, 6_000, TrainingSection(quantization="nf4"))["memory_mb"] < small["memory_mb"]
-    assert estimate(0, 0, TrainingSection()) | {"memory_mb": 0} == {
-        "rows": 0,
-        "tokens": 0,
-        "steps": 0,
-        "minutes": 0.0,
-        "memory_mb": 0,
-    }

@@ -1,0 +1,64 @@
+"""What `tidemill train plan` shows: the cost of training on a snapshot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli.snapshots import find_snapshot, list_snapshots
+from configs.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flows.context import Context
+    from training.plan import Plan
+
+
+def snapshot_folder(root: Path, name: str | None) -> Path:
+    """The folder of the named snapshot, or of the newest.
+
+    Raises:
+        NotFoundError: none.
+    """
+    if name is not None:
+        return find_snapshot(root, name)
+    known = list_snapshots(root)
+    if not known:
+        raise NotFoundError(
+            "there is no snapshot yet",
+            where=root,
+            expected="a published snapshot",
+            found="none",
+            fix="`tidemill retrain --dry-run` plans for the rows that are there now",
+        )
+    return root / known[0].digest
+
+
+def plan_snapshot(context: Context, name: str | None, *, quick: bool, limit_mb: float | None) -> dict[str, Any]:
+    """The plan of training on a snapshot, with the digests it is about.
+
+    Raises:
+        SnapshotError: not whole, or rows of it were erased.
+        TrainingError: the run cannot fit; says what would.
+    """
+    from data_contracts.snapshots import read_manifest, read_rows
+    from training.plan import plan_rows
+
+    folder = snapshot_folder(context.state.snapshots, name)
+    record, base = read_manifest(folder), context.base()
+    found: Plan = plan_rows(
+        read_rows(folder, split="train"),
+        base.path,
+        context.config.training,
+        threads=context.config.model.threads,
+        calibrated=not quick,
+        limit_mb=limit_mb,
+    )
+    return {"snapshot": record.digest, "base": context.config.model.base, **found.as_dict()}
+
+
+def plan_rows_shown(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Two columns."""
+    flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+    flat |= {f"memory: {part}": f"{mb} MB" for part, mb in facts["memory_parts_mb"].items()}
+    return [{"what": key, "is": f"{value:,}" if isinstance(value, int) else value} for key, value in flat.items()]

@@ -1,0 +1,32 @@
+"""What retention goes by and what it must not take: when an incident was closed, when somebody was first seen.
+
+And which released rows were left out again: from here on those whose retrain is named.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("incidents", sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_table(
+        "first_seen",
+        sa.Column("model", sa.String(length=63), nullable=False),
+        sa.Column("pseudonym", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("model", "pseudonym", name=op.f("pk_first_seen")),
+    )
+    op.create_index(op.f("ix_first_seen_pseudonym"), "first_seen", ["pseudonym"], unique=False)
+    op.execute("UPDATE quarantine SET request_id = NULL WHERE status = 'released'")
+
+
+def downgrade() -> None:
+    op.drop_table("first_seen")
+    op.drop_column("incidents", "closed_at")

@@ -1,0 +1,144 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from adapter_files import make_adapter
+
+from configs.errors import InputError
+from data_contracts.records import AdapterRef
+from models.adapters import check_adapter, read_manifest
+from training.lora_weights import LoraWeights, read_lora
+from training.scales import publish_scaled, publish_soup, scaled, soup
+
+LAYERS = {"model.layers.0.q_proj": (24, 40), "model.layers.1.down_proj": (40, 12)}
+
+
+def _weights(seed: int, rank: int = 4, alpha: float = 8.0, *, rslora: bool = False) -> LoraWeights:
+    generator = torch.Generator().manual_seed(seed)
+    layers = {
+        name: (torch.randn(rank, inputs, generator=generator), torch.randn(outputs, rank, generator=generator))
+        for name, (outputs, inputs) in LAYERS.items()
+    }
+    return LoraWeights({"r": rank, "lora_alpha": alpha, "use_rslora": rslora}, layers)
+
+
+@given(scale=st.floats(0.01, 1.0), rslora=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_a_scaled_adapter_changes_every_weight_by_that_share(scale: float, rslora: bool):
+    whole = _weights(1, rslora=rslora)
+    for name in LAYERS:
+        torch.testing.assert_close(scaled(whole, scale).delta(name), scale * whole.delta(name))
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 1.5, float("nan")])
+def test_another_scale_is_refused(scale: float):
+    with pytest.raises(InputError, match="scale"):
+        scaled(_weights(1), scale)
+
+
+@given(weights=st.lists(st.floats(0.1, 5.0), min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_a_soup_is_the_weighted_mean_of_the_dense_changes(weights: list[float]):
+    parts = [_weights(n, rank=2 + n, alpha=4.0 + n, rslora=n == 1) for n in range(len(weights))]
+    made, lost = soup(parts, weights)
+    assert lost == 0
+    assert made.rank == sum(part.rank for part in parts)
+    for name in LAYERS:
+        dense = sum(w * part.delta(name) for w, part in zip(weights, parts, strict=True)) / sum(weights)
+        torch.testing.assert_close(made.delta(name), dense, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_of_the_factors_is_another_matrix():
+    one, two = _weights(1), _weights(2)
+    name = "model.layers.0.q_proj"
+    naive = (
+        one.scaling
+        * ((one.layers[name][1] + two.layers[name][1]) / 2)
+        @ ((one.layers[name][0] + two.layers[name][0]) / 2)
+    )
+    right = (one.delta(name) + two.delta(name)) / 2
+    assert float((naive - right).norm() / right.norm()) > 0.5
+
+
+def test_a_soup_of_too_high_a_rank_is_the_best_approximation_of_the_mean():
+    parts = [_weights(n, rank=6) for n in range(3)]
+    made, lost = soup(parts, max_rank=8)
+    assert made.rank == 8
+    shares = []
+    for name in LAYERS:
+        dense = sum(part.delta(name) for part in parts) / 3
+        u, s, v = torch.linalg.svd(dense.double(), full_matrices=False)
+        best = (u[:, :8] * s[:8]) @ v[:8]
+        torch.testing.assert_close(made.delta(name).double(), best, rtol=1e-3, atol=1e-4)
+        shares.append(float(s[8:].norm() / s.norm()))
+    assert lost == pytest.approx(max(shares), rel=1e-3)
+
+
+def test_a_layer_narrower_than_the_rank_keeps_the_rank_on_disk():
+    parts = [_weights(n, rank=10) for n in range(3)]
+    made, lost = soup(parts, max_rank=28)
+    a, b = made.layers["model.layers.1.down_proj"]
+    assert a.shape == (28, 12)
+    assert b.shape == (40, 28)
+    assert lost < 1e-6  # the layer has no more than 12 directions
+    dense = sum(part.delta("model.layers.1.down_proj") for part in parts) / 3
+    torch.testing.assert_close(made.delta("model.layers.1.down_proj"), dense, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("inf")]])
+def test_weights_that_do_not_fit_are_refused(weights: list[float]):
+    with pytest.raises(InputError, match="soup"):
+        soup([_weights(1), _weights(2)], weights)
+
+
+def test_adapters_of_other_layers_are_no_soup():
+    other = LoraWeights(_weights(1).config, {"model.layers.0.q_proj": _weights(1).layers["model.layers.0.q_proj"]})
+    with pytest.raises(InputError, match="same layers"):
+        soup([_weights(2), other])
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
+    root = tmp_path_factory.mktemp("adapters")
+    return [make_adapter(tiny_base, root, version=f"bot@v{n}", seed=n, scale=0.05) for n in (1, 2)]
+
+
+def test_published_scales_pass_the_checks_and_name_their_parent(
+    pair: list[AdapterRef], tiny_base: Path, tmp_path: Path
+):
+    from models.loading import attach, load_base
+
+    made = publish_scaled(pair[0], tmp_path, (0.5, 1.0))
+    assert made[1.0] == (pair[0].digest, Path(pair[0].path))
+    digest, path = made[0.5]
+    half = pair[0].model_copy(update={"digest": digest, "path": str(path), "version": "bot@half"})
+    check_adapter(half)
+    manifest = read_manifest(path)
+    assert (manifest["parents"], manifest["scale"]) == ([pair[0].digest], 0.5)
+    assert manifest["base_digest"] == pair[0].base_digest
+    layer = "model.layers.0.self_attn.q_proj"
+    model = attach(load_base(tiny_base)[0], half)
+    found = model.get_submodule(f"base_model.model.{layer}").get_delta_weight("bot@half")
+    torch.testing.assert_close(found, 0.5 * read_lora(pair[0]).delta(layer))
+    assert publish_scaled(pair[0], tmp_path, (0.5,))[0.5] == made[0.5]
+
+
+def test_a_published_soup_is_the_mean_where_it_is_loaded(pair: list[AdapterRef], tiny_base: Path, tmp_path: Path):
+    from models.loading import attach, load_base
+
+    digest, path = publish_soup(pair, tmp_path, [3, 1])
+    ref = pair[0].model_copy(update={"digest": digest, "path": str(path), "version": "bot@soup"})
+    assert read_manifest(path)["parents"] == [one.digest for one in pair]
+    assert read_manifest(path)["weights"] == [0.75, 0.25]
+    model = attach(load_base(tiny_base)[0], ref)
+    layer = "model.layers.1.mlp.down_proj"
+    one, two = (read_lora(part).delta(layer) for part in pair)
+    found = model.get_submodule(f"base_model.model.{layer}").get_delta_weight("bot@soup")
+    torch.testing.assert_close(found, 0.75 * one + 0.25 * two, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="one base"):
+        publish_soup([pair[0], pair[1].model_copy(update={"base_digest": "0" * 64})], tmp_path)

@@ -1,0 +1,75 @@
+"""The training card: what an adapter was made of and how, in `training_card.json` and, for people, `README.md`.
+
+No text of any user is in it: digests, counts, settings and figures only. It lies beside the weights, is named by its
+digest in the manifest and checked before loading, but is no part of the adapter's own digest: the same weights trained
+in another number of seconds are the same adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from models.adapters import CARD, README
+
+VERSION = 1
+
+
+def training_card(
+    *,
+    base: dict[str, Any],
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    seed: int,
+    code_commit: str,
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """The card as data.
+
+    Args:
+        base: reference, digest, licence, tokenizer_digest and chat_template_digest.
+        data: the snapshot's digests and counts.
+        settings: the training section.
+        seed: of order and initial weights.
+        code_commit: of Tidemill.
+        result: steps, tokens, seconds and metrics.
+    """
+    return {
+        "card": VERSION,
+        "base": base,
+        "data": data,
+        "training": settings,
+        "seed": seed,
+        "code_commit": code_commit,
+        "result": result,
+    }
+
+
+def _table(values: dict[str, Any]) -> str:
+    lines = ["| | |", "|---|---|"]
+    for name, value in values.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else value
+        lines.append(f"| {name} | {str(shown).replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+def readme(card: dict[str, Any]) -> str:
+    """The card for people, with the front matter that model hubs read."""
+    base, data, result = card["base"], card["data"], card["result"]
+    front = f"---\nbase_model: {json.dumps(base['reference'])}\nlibrary_name: peft\ntags: [lora, tidemill]\n---\n"
+    return (
+        f"{front}\n# LoRA adapter of {base['reference']}\n\n"
+        f"Licence of the base: {base['licence']}. An adapter is a derived work of its base.\n\n"
+        f"Load it on this base only; Tidemill checks the digests below first.\n\n"
+        f"## Base\n\n{_table(base)}\n\n## Data\n\n{_table(data)}\n\n## Training\n\n"
+        f"{_table({**card['training'], 'seed': card['seed'], 'code commit': card['code_commit'] or 'unknown'})}\n\n"
+        f"## Result\n\n{_table({**{k: v for k, v in result.items() if k != 'metrics'}, **result['metrics']})}\n"
+    )
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write both files into an adapter's folder before it is published."""
+    text = json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False, default=str)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+    (folder / README).write_text(readme(card), encoding="utf-8")

@@ -1,0 +1,80 @@
+"""Whether a run fits into a device's memory, and which settings would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from configs.errors import TrainingError
+from configs.schema import TrainingSection
+from models.packing import TokenRow
+from training.memory import BaseShape, memory
+from training.packing import schedule
+
+
+def steps_of(rows: Sequence[TokenRow], config: TrainingSection) -> list[list[TokenRow]]:
+    """The rows of every optimiser step of a run."""
+    if not rows:
+        return []
+    steps = schedule(len(rows), epochs=config.epochs, rows_per_step=config.rows_per_step, seed=config.seed)
+    return [[rows[i] for i in step] for step in steps]
+
+
+def _capped(row: TokenRow, most: int) -> TokenRow:
+    """A row as a smaller `max_row_tokens` would leave it, near enough: its prompt shortened at the front."""
+    room = max(1, most - len(row.completion))
+    return row if len(row) <= most else TokenRow(row.prompt[-room:], row.completion, row.replay)
+
+
+def _needed_mb(rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str) -> float:
+    capped = [_capped(row, config.max_row_tokens) for row in rows]
+    return memory(steps_of(capped, config), shape, config, device)[0].total
+
+
+def _changes(config: TrainingSection) -> list[tuple[str, dict[str, Any]]]:
+    """Settings to try: each one alone, all together, and then with shorter rows too."""
+    alone: list[tuple[str, dict[str, Any]]] = []
+    if config.rows_per_step > 1:
+        fewer = max(1, config.rows_per_step // 4)
+        alone.append((f"rows_per_step: {fewer}", {"rows_per_step": fewer}))
+    if not config.gradient_checkpointing:
+        alone.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}))
+    if config.quantization != "nf4":
+        alone.append(("quantization: nf4 (QLoRA)", {"quantization": "nf4"}))
+    texts, together = [text for text, _ in alone], {key: value for _, change in alone for key, value in change.items()}
+    shorter = max(1, config.max_row_tokens // 4)
+    both = [(" and ".join(texts), together)] if len(alone) > 1 else []
+    last = (" and ".join([*texts, f"max_row_tokens: {shorter}"]), {**together, "max_row_tokens": shorter})
+    return [*alone, *both, last]
+
+
+def ways_out(
+    rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str, limit_mb: float
+) -> list[str]:
+    """Settings under which the run would fit, by the formula, the least change first, each with its memory."""
+    found = []
+    for text, change in _changes(config):
+        needed = _needed_mb(rows, shape, config.model_copy(update=change), device)
+        if needed <= limit_mb:
+            found.append(f"{text} (about {needed:,.0f} MB)")
+    return found
+
+
+def refuse(
+    rows: Sequence[TokenRow], needed_mb: float, shape: BaseShape, config: TrainingSection, device: str, limit_mb: float
+) -> None:
+    """Raise if a run needs more memory than there is.
+
+    Raises:
+        TrainingError: names what would fit.
+    """
+    if needed_mb <= limit_mb:
+        return
+    ways = ways_out(rows, shape, config, device, limit_mb)
+    raise TrainingError(
+        "this training does not fit into the device's memory",
+        where=f"training.device: {device}",
+        expected=f"a peak of at most {limit_mb:,.0f} MB",
+        found=f"about {needed_mb:,.0f} MB",
+        fix=f"in `training`, set {'; or '.join(ways[:3])}" if ways else "take a smaller base or a larger device",
+    )

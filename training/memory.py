@@ -1,0 +1,235 @@
+"""What a training step needs of a device, by formula: FLOP and bytes; and what this machine has and has used.
+
+FLOP: 2 for each weight of a linear layer and token going forward and 2 going back to the inputs; the base's weights
+are frozen, so only the adapter's have gradients (Kaplan et al., arXiv 2001.08361, without that third term).
+Bytes: the tensors autograd keeps of a decoder layer (counted as in Korthikanti et al., arXiv 2205.05198, for frozen
+weights and LoRA on all linear layers), and the copies of the logits at the peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.schema import TrainingSection
+from models.packing import TokenRow
+from training.packing import PACK_TOKENS, split_step
+
+MB = 1_000_000
+RUNTIME_MB = {"cpu": 525.0, "cuda": 0.0}
+"""Python with torch, transformers and peft, in the process's own memory; a GPU's allocator does not count it."""
+HEAP = {"cpu": 2.0, "cuda": 1.1}
+"""Memory the allocator holds for each byte alive at the peak: sequences of other lengths leave gaps. Measured (CPU)."""
+UNPACKED_HEAP = 3.0
+"""The same on a CPU with a quantised base: each layer's unpacked weights come and go between what is kept. Measured."""
+QUANTISED_BYTES = {"nf4": 0.52, "int8": 1.01}
+"""A weight of a quantised linear layer and its scales (NF4: 4 bits, an 8-bit scale for 64 weights; int8: a row's)."""
+LOGIT_COPIES, KL_COPIES = 3, 5
+"""Tensors of the logits' size that live at once: log-probabilities and two gradients; under KL also the base's."""
+
+
+@dataclass(frozen=True)
+class BaseShape:
+    """The sizes of a base model that decide what training costs.
+
+    Attributes:
+        parameters: all weights.
+        linear: (inputs, outputs) of each linear layer but the head.
+        hidden: width of the residual stream.
+        intermediate: width of the feed-forward block.
+        layers: decoder layers.
+        vocabulary: rows of the head.
+    """
+
+    parameters: int
+    linear: tuple[tuple[int, int], ...]
+    hidden: int
+    intermediate: int
+    layers: int
+    vocabulary: int
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear layers but the head."""
+        return sum(a * b for a, b in self.linear)
+
+    def trainable(self, rank: int) -> int:
+        """Weights of a LoRA of this rank on all linear layers."""
+        return rank * sum(a + b for a, b in self.linear)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of a device in MB (10^6 bytes), in parts."""
+
+    runtime: float
+    weights: float
+    adapter: float
+    """The adapter's weights, their gradients and AdamW's two moments, fp32."""
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """The peak."""
+        return self.runtime + self.weights + self.adapter + self.activations + self.logits
+
+
+def base_shape(path: Path) -> BaseShape:
+    """The shape of a base model from its configuration; no weight is read.
+
+    Raises:
+        ModelUnavailableError: files that must not be loaded.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from models.files import check_model_files
+    from models.quiet import quiet
+
+    quiet()
+    check_model_files(path)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    head = model.get_output_embeddings()
+    linear = tuple(
+        (module.in_features, module.out_features)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    text = config.get_text_config()
+    return BaseShape(
+        parameters=sum(p.numel() for p in model.parameters()),
+        linear=linear,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        layers=text.num_hidden_layers,
+        vocabulary=text.vocab_size,
+    )
+
+
+def _reminds(row: TokenRow, config: TrainingSection) -> bool:
+    """True for a replay row that trains by KL(base || adapter), with logits at every position."""
+    return row.replay and config.replay_kl > 0
+
+
+def packs_of(rows: Sequence[TokenRow], config: TrainingSection, device: str) -> list[tuple[list[TokenRow], bool]]:
+    """The packed sequences of one optimiser step, as `training.sft` makes them, each with whether it is under KL."""
+    limit = PACK_TOKENS.get(device, PACK_TOKENS["cuda"])
+    taught = [row for row in rows if not _reminds(row, config)]
+    kept = [row for row in rows if _reminds(row, config)]
+    lessons = [(group, False) for group in split_step(taught, limit)]
+    return [*lessons, *((group, True) for group in split_step(kept, limit))]
+
+
+def pack_flop(rows: Sequence[TokenRow], *, reminds: bool, shape: BaseShape, config: TrainingSection) -> float:
+    """FLOP of the forward and backward pass of one packed sequence."""
+    tokens = sum(len(row) for row in rows)
+    supervised = tokens if reminds else sum(len(row.completion) for row in rows)
+    forward = 2.0 * shape.linear_parameters + 4.0 * tokens * shape.hidden * shape.layers
+    adapter = 2.0 * shape.trainable(config.rank)
+    passes = 2.0 + (1.0 if reminds else 0.0) + (1.0 if config.gradient_checkpointing else 0.0)
+    adapter_passes = 3.0 + (1.0 if config.gradient_checkpointing else 0.0)
+    head = 2.0 * shape.vocabulary * shape.hidden * (3.0 if reminds else 2.0)
+    return tokens * (passes * forward + adapter_passes * adapter) + supervised * head
+
+
+def step_flop(rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str) -> float:
+    """FLOP of one optimiser step."""
+    return sum(
+        pack_flop(group, reminds=reminds, shape=shape, config=config)
+        for group, reminds in packs_of(rows, config, device)
+    )
+
+
+def pack_bytes(
+    rows: Sequence[TokenRow], *, reminds: bool, shape: BaseShape, config: TrainingSection, device: str
+) -> tuple[float, float]:
+    """(activations, logits) of one packed sequence at its peak, in bytes.
+
+    Of a layer autograd keeps, for each token: the residual stream twice, two normed copies of it, queries, keys, values
+    (repeated for all heads) and the attention's output and its contiguous copy (9 hidden), the gate, its activation,
+    the up projection and their product (4 intermediate), and the low-rank inputs of every LoRA layer (rank each).
+    Every layer keeps the mask of a pack of several rows. With gradient checkpointing: the layer's input, and one
+    layer's tensors while it is computed again.
+    """
+    tokens = sum(len(row) for row in rows)
+    supervised = tokens if reminds else sum(len(row.completion) for row in rows)
+    width = 4 if device == "cpu" else 2
+    per_layer = (9.0 * shape.hidden + 4.0 * shape.intermediate) * width
+    per_layer += 4.0 * config.rank * len(shape.linear) / max(1, shape.layers)
+    if device != "cpu":  # peft casts the 16-bit input of each adapted layer to fp32
+        per_layer += 4.0 * sum(a for a, _ in shape.linear) / max(1, shape.layers)
+    whole = per_layer * shape.layers
+    kept = shape.hidden * width * shape.layers + per_layer if config.gradient_checkpointing else whole
+    masks = 4.0 * tokens * tokens * shape.layers if device == "cpu" and len(rows) > 1 else 0.0
+    logits = supervised * shape.vocabulary * 4.0 * (KL_COPIES if reminds else LOGIT_COPIES)
+    heap = HEAP.get(device, HEAP["cuda"])
+    if device == "cpu" and config.quantization != "none":
+        heap = UNPACKED_HEAP
+    return heap * (tokens * kept + masks), heap * logits
+
+
+def memory(
+    steps: Sequence[Sequence[TokenRow]], shape: BaseShape, config: TrainingSection, device: str
+) -> tuple[Memory, int]:
+    """Peak memory of a run, and the index of the step that holds the largest packed sequence."""
+    full = 4.0 if device == "cpu" else 2.0
+    other = shape.parameters - shape.linear_parameters
+    if config.quantization == "none":
+        weights = shape.parameters * full
+    else:  # what is not quantised is cast to fp32, and a layer's weights are unpacked while it is computed
+        unpacked = max((a * b for a, b in shape.linear), default=0) * full
+        weights = shape.linear_parameters * QUANTISED_BYTES[config.quantization] + other * 4.0 + unpacked
+    largest, at = (0.0, 0.0), 0
+    for index, rows in enumerate(steps):
+        for group, reminds in packs_of(rows, config, device):
+            found = pack_bytes(group, reminds=reminds, shape=shape, config=config, device=device)
+            if sum(found) > sum(largest):
+                largest, at = found, index
+    parts = Memory(
+        runtime=RUNTIME_MB.get(device, 0.0),
+        weights=weights / MB,
+        adapter=shape.trainable(config.rank) * 16.0 / MB,
+        activations=largest[0] / MB,
+        logits=largest[1] / MB,
+    )
+    return parts, at
+
+
+def peak_mb(device: str) -> float:
+    """Most memory this process has held so far: resident on a CPU, reserved by torch's allocator on a GPU."""
+    if device == "cpu":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
+    import torch
+
+    return float(torch.cuda.max_memory_reserved()) / MB
+
+
+def available_mb(device: str) -> float:
+    """Memory of a device that a new process could have now: the machine's or its container's, or the GPU's."""
+    if device != "cpu":
+        import torch
+
+        return float(torch.cuda.mem_get_info()[0]) / MB
+    import psutil
+
+    return min(float(psutil.virtual_memory().available), _container_bytes(Path("/sys/fs/cgroup"))) / MB
+
+
+def _container_bytes(folder: Path) -> float:
+    """What is left under the limit of the container (cgroup v2), file cache counted as free; infinite without one."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        if limit == "max":
+            return float("inf")
+        used = int((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return float(int(limit) - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return float("inf")  # no cgroup v2 here
