@@ -28,7 +28,7 @@ def _capped(row: TokenRow, most: int) -> TokenRow:
 
 def _needed_mb(rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str) -> float:
     capped = [_capped(row, config.max_row_tokens) for row in rows]
-    return memory(steps_of(capped, config), shape, config, device)[0].total
+    return memory(steps_of(capped, config), shape, config, device)[0].needed
 
 
 def _changes(config: TrainingSection) -> list[tuple[str, dict[str, Any]]]:

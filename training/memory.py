@@ -22,8 +22,6 @@ RUNTIME_MB = {"cpu": 525.0, "cuda": 0.0}
 """Python with torch, transformers and peft, in the process's own memory; a GPU's allocator does not count it."""
 HEAP = {"cpu": 2.0, "cuda": 1.1}
 """Memory the allocator holds for each byte alive at the peak: sequences of other lengths leave gaps. Measured (CPU)."""
-UNPACKED_HEAP = 3.0
-"""The same on a CPU with a quantised base: each layer's unpacked weights come and go between what is kept. Measured."""
 QUANTISED_BYTES = {"nf4": 0.52, "int8": 1.01}
 """A weight of a quantised linear layer and its scales (NF4: 4 bits, an 8-bit scale for 64 weights; int8: a row's)."""
 LOGIT_COPIES, KL_COPIES = 3, 5
@@ -70,11 +68,19 @@ class Memory:
     """The adapter's weights, their gradients and AdamW's two moments, fp32."""
     activations: float
     logits: float
+    mapped: float = 0.0
+    """Pages of the base's file that were read to be quantised: counted as the process's, but the kernel takes them back
+    when memory is short."""
+
+    @property
+    def needed(self) -> float:
+        """What must be there."""
+        return self.runtime + self.weights + self.adapter + self.activations + self.logits
 
     @property
     def total(self) -> float:
-        """The peak."""
-        return self.runtime + self.weights + self.adapter + self.activations + self.logits
+        """The peak as the system counts it."""
+        return self.needed + self.mapped
 
 
 def base_shape(path: Path) -> BaseShape:
@@ -168,8 +174,6 @@ def pack_bytes(
     masks = 4.0 * tokens * tokens * shape.layers if device == "cpu" and len(rows) > 1 else 0.0
     logits = supervised * shape.vocabulary * 4.0 * (KL_COPIES if reminds else LOGIT_COPIES)
     heap = HEAP.get(device, HEAP["cuda"])
-    if device == "cpu" and config.quantization != "none":
-        heap = UNPACKED_HEAP
     return heap * (tokens * kept + masks), heap * logits
 
 
@@ -196,6 +200,7 @@ def memory(
         adapter=shape.trainable(config.rank) * 16.0 / MB,
         activations=largest[0] / MB,
         logits=largest[1] / MB,
+        mapped=shape.linear_parameters * 4.0 / MB if device == "cpu" and config.quantization != "none" else 0.0,
     )
     return parts, at
 

@@ -116,7 +116,7 @@ def plan(
     steps = steps_of(rows, config)
     parts, heaviest_at = memory(steps, shape, config, device)
     if steps:
-        refuse(rows, parts.total, shape, config, device, limit)
+        refuse(rows, parts.needed, shape, config, device, limit)
     found: Calibration | None = None
     total = sum(step_flop(step, shape, config, device) for step in steps)
     if config.early_stopping is not None:  # a look is a forward pass, about half of a step's work
@@ -128,7 +128,7 @@ def plan(
         found = calibrate(base_path, heaviest, sample, config, threads=threads, on_event=on_event)
         timed = _timed_flop(sample, heaviest, found, shape, config, device)
         training_s = total * sum(found.step_s) / timed
-        refuse(rows, found.peak_mb, shape, config, device, limit)
+        refuse(rows, found.peak_mb - parts.mapped, shape, config, device, limit)
     return _plan_of(tokenised, steps, shape, config, device, parts, found, training_s, limit)
 
 
