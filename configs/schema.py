@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from configs.curation import CurationSection
+from configs.objectives import ObjectivesSection
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -231,8 +232,9 @@ class EarlyStopping(Section):
 
 
 class TrainingSection(Section):
-    """LoRA supervised fine-tuning."""
+    """LoRA fine-tuning."""
 
+    objectives: ObjectivesSection = ObjectivesSection()
     rank: Size = 16
     alpha: Positive = 32.0
     dropout: Fraction = 0.0

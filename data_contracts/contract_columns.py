@@ -90,6 +90,11 @@ def labelled_columns(row: LabelledRow) -> dict[str, Any]:
     return {**plain, "kind": row.kind.value, **_messages(row.messages), **answer_columns(row.answer, row.completion)}
 
 
+def thumb_columns(row: LabelledRow) -> dict[str, Any]:
+    """A thumb with its request; `answer` and `completion` are the answer it is about."""
+    return {**labelled_columns(row), "thumb": row.thumb}
+
+
 def feedback_columns(row: Feedback) -> dict[str, Any]:
     """Feedback without its interaction: a thumb or a rating."""
     names = ("id", "interaction_id", "principal", "scope", "source", "created_at", "thumb", "rating", "label")

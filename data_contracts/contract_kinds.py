@@ -9,7 +9,13 @@ from typing import Any
 
 from configs.errors import ContractError
 from data_contracts.contract import Contract, load_contract
-from data_contracts.contract_columns import COLUMNS, feedback_columns, incident_columns, labelled_columns
+from data_contracts.contract_columns import (
+    COLUMNS,
+    feedback_columns,
+    incident_columns,
+    labelled_columns,
+    thumb_columns,
+)
 from data_contracts.digests import digest
 from data_contracts.expectations import Named, TableVerdict, judge_rows, report_of
 from data_contracts.records import ContractReport, Feedback, Incident, LabelledRow, QuarantinedRow
@@ -123,6 +129,12 @@ def judge_thumbs(rows: Sequence[Feedback], contract: Path, *, released: Set[str]
     # A feedback row's digest needs its interaction; a thumb's salt and id name it as well.
     names = [Named(row.id, digest(["thumb", row.salt, row.id])) for row in rows]
     return _judge("thumb", rows, contract, feedback_columns, names, released)
+
+
+def judge_rated(rows: Sequence[LabelledRow], contract: Path, *, released: Set[str] = frozenset()) -> KindVerdict:
+    """Hold thumbs that may teach, with the request each is about, against the contract of thumbs."""
+    names = [Named(row.id, row.digest) for row in rows]
+    return _judge("thumb", rows, contract, thumb_columns, names, released)
 
 
 def judge_incidents(rows: Sequence[Incident], contract: Path, *, released: Set[str] = frozenset()) -> KindVerdict:

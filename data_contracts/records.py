@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 def utc_now() -> datetime:
@@ -154,6 +154,8 @@ class LabelledRow(Record):
     source: str = "api"
     asked_by: str = ""
     """The interaction's principal; empty = unknown. No part of the digest."""
+    thumb: Literal[-1, 1] | None = None
+    """Only of a thumb, whose completion is the answer it is about."""
 
     @property
     def prompt(self) -> str:
@@ -192,17 +194,32 @@ class ContractReport(Record):
         return dict(sorted(counts.items()))
 
 
+OPTIONAL_COLUMNS = ("rejected", "label")
+"""Fields of a snapshot's row that are left out of its digest where they are absent."""
+
+
 class SnapshotRow(Record):
     """One row of a published snapshot."""
 
     digest: str
     split: Literal["train", "target", "incident"]
-    source: Literal["correction", "incident", "replay"]
+    source: Literal["correction", "incident", "preference", "replay", "thumb"]
     messages: tuple[Message, ...]
     completion: str
+    """The answer to learn; of a thumb, the answer it is about."""
     row_id: str = ""
     """The feedback's id; `incident:ID` for a paraphrase of an incident; empty for replay."""
     slice: str = ""
+    rejected: str | None = None
+    """The other answer of a preference, to become less likely than the completion."""
+    label: Literal[-1, 1] | None = None
+    """A thumb: whether the completion should become more or less likely."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a row does not say is no part of it: rows from before these two fields keep their digest."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if value is not None or name not in OPTIONAL_COLUMNS}
 
 
 class DatasetSnapshot(Record):

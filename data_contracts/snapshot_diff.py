@@ -20,7 +20,7 @@ class RowChange(Record):
     """Its feedback id; the row's digest where it has none (incidents, replay)."""
     change: Literal["added", "removed", "moved", "changed"]
     reason: str
-    """For example `new`, `erased`, `quarantine: outvoted`, `train -> target`, `other text`."""
+    """For example `new`, `erased`, `quarantine: outvoted`, `train -> target`, `correction -> preference`."""
     source: str
     split: str
     """Where it is, or was."""
@@ -131,10 +131,16 @@ def _change(key: str, one: _Side, two: _Side, why_gone: Callable[[str], str] | N
     if before is None or after is None or before.leaf == after.leaf:
         return None
     moved = before.split != after.split
+    if moved:
+        reason = f"{before.split} -> {after.split}"
+    elif before.source != after.source:
+        reason = f"{before.source} -> {after.source}"
+    else:
+        reason = "other text, label, slice or digest"
     return RowChange(
         row=key,
         change="moved" if moved else "changed",
-        reason=f"{before.split} -> {after.split}" if moved else "other text, slice or digest",
+        reason=reason,
         source=after.source,
         split=after.split,
     )

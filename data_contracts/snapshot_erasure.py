@@ -16,13 +16,14 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from data_contracts.records import DatasetSnapshot
+from data_contracts.records import OPTIONAL_COLUMNS, DatasetSnapshot
 from data_contracts.snapshot_files import (
     COLUMNS,
     DERIVED,
     GROUP,
     MANIFEST,
     ROW_IDS_INLINE,
+    completed,
     entry_of,
     folder_of,
     fsync,
@@ -109,11 +110,11 @@ def _rewrite(file: Any, target: Path, row_ids: Set[str], digests: Set[str]) -> t
             tombstones += [entry_of(columns).leaf for columns in batch.filter(going).to_pylist()]
             tombstones += batch["leaf"].filter(gone).to_pylist()
             erased += pc.sum(going).as_py() or 0
-            kept = batch.filter(pc.invert(pc.or_(going, gone))).select(schema().names)
+            kept = completed(batch.filter(pc.invert(pc.or_(going, gone))))
             kept_ids.add_all(kept["row_id"])
-            writer.write_batch(kept.cast(schema()))
+            writer.write_batch(kept)
         tombstones.sort()
-        empty: dict[str, Any] = {**dict.fromkeys(COLUMNS), "messages": None}
+        empty: dict[str, Any] = {**dict.fromkeys((*COLUMNS, *OPTIONAL_COLUMNS)), "messages": None}
         for start in range(0, len(tombstones), GROUP):
             part = [{**empty, "leaf": leaf} for leaf in tombstones[start : start + GROUP]]
             writer.write_table(pa.Table.from_pylist(part, schema=schema()))

@@ -1,7 +1,9 @@
 """What lies in a snapshot's folder: the columns, the leaf of a row, the manifest, reading both as one.
 
-    root/<digest>/rows.parquet      digest, split, source, completion, row_id, slice, messages, leaf
+    root/<digest>/rows.parquet      digest, split, source, completion, row_id, slice, rejected, label, messages, leaf
     root/<digest>/manifest.json     a DatasetSnapshot; it names the file of rows, and is always the last thing written
+
+`rejected` and `label` are null where a row has none, and missing in files from before they were kept.
 
 A row's leaf is SHA-256 of its canonical JSON, which holds the row's salted digest. A *tombstone* is a leaf with every
 other column null: what is left of an erased row. Nobody can guess a text and check it against a leaf, because the
@@ -24,7 +26,7 @@ from pydantic import ValidationError
 
 from configs.errors import SnapshotError
 from data_contracts.digests import canonical_json
-from data_contracts.records import DatasetSnapshot, Message, SnapshotRow
+from data_contracts.records import OPTIONAL_COLUMNS, DatasetSnapshot, Message, SnapshotRow
 from data_contracts.snapshot_sets import IdSet, LeafSet
 
 ROWS = "rows.parquet"
@@ -53,13 +55,16 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 def columns_of(row: SnapshotRow) -> dict[str, Any]:
     """A row as the columns of the file, without its leaf."""
-    data: dict[str, Any] = {name: getattr(row, name) for name in COLUMNS}
+    data: dict[str, Any] = {name: getattr(row, name) for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
     data["messages"] = [{"role": message.role, "content": message.content} for message in row.messages]
     return data
 
 
 def leaf_of(columns: Mapping[str, Any]) -> str:
     """The leaf of a row: `digest(row)`, SHA-256 of its canonical JSON with its own salted digest, but faster."""
+    absent = {name for name in OPTIONAL_COLUMNS if columns.get(name, "") is None}
+    if absent:
+        columns = {name: value for name, value in columns.items() if name not in absent}
     return hashlib.sha256(_ENCODER.encode(columns).encode("utf-8")).hexdigest()
 
 
@@ -82,8 +87,19 @@ def schema() -> Any:
     import pyarrow as pa
 
     message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
-    texts = [pa.field(name, pa.string()) for name in COLUMNS]
-    return pa.schema([*texts, pa.field("messages", pa.list_(message)), pa.field("leaf", pa.string())])
+    texts = [pa.field(name, pa.string()) for name in (*COLUMNS, "rejected")]
+    rest = [pa.field("label", pa.int8()), pa.field("messages", pa.list_(message)), pa.field("leaf", pa.string())]
+    return pa.schema([*texts, *rest])
+
+
+def completed(batch: Any) -> Any:
+    """A RecordBatch of rows with the columns of `schema`, those of before `rejected` and `label` with nulls."""
+    import pyarrow as pa
+
+    for field in schema():
+        if field.name in OPTIONAL_COLUMNS and field.name not in batch.schema.names:
+            batch = batch.append_column(field.name, pa.nulls(len(batch), field.type))
+    return batch.select(schema().names).cast(schema())
 
 
 def fsync(path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from configs.errors import SnapshotError
-from data_contracts.records import DatasetSnapshot, SnapshotRow
+from data_contracts.records import OPTIONAL_COLUMNS, DatasetSnapshot, SnapshotRow
 from data_contracts.snapshot_files import (
     COLUMNS,
     GROUP,
@@ -65,7 +65,7 @@ def publish_stream(
     Args:
         root: the folder of all snapshots.
         batches: of rows in any order, each a sequence of SnapshotRow or a pyarrow Table or RecordBatch with its
-            columns; at least one row in all. A row given twice counts once.
+            columns (`rejected` and `label` may be missing); at least one row in all. A row given twice counts once.
         model: the product model they teach.
         contract_digest: of the contract they met.
         base_digest: of the base model that is trained.
@@ -170,8 +170,9 @@ def _lines(batch: Any) -> list[dict[str, Any]]:
         raise SnapshotError(
             "a batch of rows without all columns", expected=", ".join(names), found=f"no {', '.join(missing)}"
         )
+    there = [*names, *(name for name in OPTIONAL_COLUMNS if name in batch.schema.names)]
     # Through the record, so that what a batch may hold is the same as what a row may hold.
-    return [columns_of(SnapshotRow.model_validate(line)) for line in batch.select(list(names)).to_pylist()]
+    return [columns_of(SnapshotRow.model_validate(line)) for line in batch.select(there).to_pylist()]
 
 
 class _Runs:
@@ -202,7 +203,8 @@ class _Runs:
         for line in lines:
             kind = KINDS.index((line["split"], line["source"]))
             self._lines.append((kind, leaf_of(line), line))
-            self._characters += len(line["completion"]) + sum(len(m["content"]) for m in line["messages"])
+            texts = (line["completion"], line["rejected"] or "", *(m["content"] for m in line["messages"]))
+            self._characters += sum(map(len, texts))
             if len(self._lines) >= _RUN_ROWS or self._characters >= _RUN_CHARACTERS:
                 self.flush()
 

@@ -23,7 +23,7 @@ from data_contracts.contract import Contract
 from data_contracts.curation import REASONS, TARGET, TRAIN, Embed, Person, Verdicts, curate_table
 from data_contracts.curation.results import slice_of
 from data_contracts.digests import digest
-from data_contracts.records import DatasetSnapshot
+from data_contracts.records import DatasetSnapshot, FeedbackKind
 from data_contracts.redaction import Redactor
 from data_contracts.stream_batches import (
     LeftOut,
@@ -258,15 +258,19 @@ def _teaching(table: pa.Table, verdicts: Verdicts) -> Iterator[pa.Table]:
             continue
         part = batch.take(pa.array(places))
         completions = [text.strip() for text in part.column("completion").to_pylist()]
+        preferred = [kind == FeedbackKind.PREFERENCE.value for kind in part.column("kind").to_pylist()]
+        pairs = zip(part.column("answer").to_pylist(), preferred, strict=True)
+        rejected = [answer.strip() or None if paired else None for answer, paired in pairs]
         yield pa.table(
             {
                 "digest": part.column("digest"),
                 "split": pa.array([SPLITS[int(code)] for code in codes[places]]),
-                "source": pa.array(["correction"] * len(part)),
+                "source": pa.array(["preference" if paired else "correction" for paired in preferred]),
                 "completion": pa.array(completions),
                 "row_id": part.column("id"),
                 "slice": pa.array([slice_of(text) for text in completions]),
                 "messages": part.column("messages"),
+                "rejected": pa.array(rejected, pa.string()),
             }
         )
 

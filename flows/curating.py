@@ -7,23 +7,29 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from data_contracts.curation import CurationResult, Embed, Person, curate
-from data_contracts.records import LabelledRow
+from configs.objectives import KtoObjective
+from data_contracts.curation import CurationResult, Embed, Person, curate, curate_thumbs
+from data_contracts.records import FeedbackKind, LabelledRow
 from data_contracts.review.stats import gold_agreement
 from flows.context import Context
 from store import people as people_table
 from store import requests, steps
 from store import snapshots as snapshot_table
+from store.feedback import TEACHING_KINDS
 
 
 def people(
-    conn: Connection, model: str, alias: Callable[[str], str], gold: Mapping[str, tuple[int, int]] | None = None
+    conn: Connection,
+    model: str,
+    alias: Callable[[str], str],
+    gold: Mapping[str, tuple[int, int]] | None = None,
+    kinds: Sequence[str] = TEACHING_KINDS,
 ) -> dict[str, Person]:
     """Everybody who gave a correction: first request, and gold items `(right, answered)` where the caller knows.
 
     `alias` gives the installation's pseudonym of a name: first requests that retention deleted are kept under it.
     """
-    first = people_table.first_seen(conn, model, alias)
+    first = people_table.first_seen(conn, model, alias, kinds)
     known = gold or {}
     return {name: Person(first.get(name), *known.get(name, (0, 0))) for name in sorted(first.keys() | known.keys())}
 
@@ -81,4 +87,44 @@ def curated(
         embed=embedder(context),
         redactor=context.redactor,
         now=now,
+    )
+
+
+def curated_thumbs(
+    context: Context,
+    conn: Connection,
+    thumbs: Sequence[LabelledRow],
+    released: Set[str],
+    eval_prompts: Iterable[str],
+    now: datetime,
+    *,
+    beside: Sequence[LabelledRow],
+    result: CurationResult,
+) -> CurationResult:
+    """`curate_thumbs` with all this installation knows; `beside` are the round's other rows, `result` what they are."""
+    policy = context.config.curation
+    kinds = (FeedbackKind.THUMB.value,)
+    return curate_thumbs(
+        thumbs,
+        released,
+        policy,
+        eval_prompts,
+        beside=beside,
+        taught=[*result.train, *result.target],
+        people=people(conn, context.model, context.pseudonym, gold_agreement(conn, context.model), kinds),
+        suspects=suspects(conn, context.model, policy.suspects.outcomes),
+        redactor=context.redactor,
+        now=now,
+    )
+
+
+def too_few(taught: CurationResult, thumbs: Sequence[LabelledRow], rule: KtoObjective) -> str:
+    """Why these thumbs teach nothing yet, or "" if they are enough."""
+    who = {row.id: row.principal for row in thumbs}
+    people_heard = len({who[row.row_id] for row in taught.train})
+    if len(taught.train) >= rule.min_labels and people_heard >= rule.min_people:
+        return ""
+    return (
+        f"{len(taught.train)} thumbs of {people_heard} people; "
+        f"they teach from {rule.min_labels} of {rule.min_people} on"
     )

@@ -27,7 +27,7 @@ from flows.steps.register import register
 from flows.steps.rollout import await_rollout, begin_rollout
 from flows.steps.snapshot import snapshot
 from flows.steps.track import resume_tracking, track
-from flows.steps.train import train
+from flows.steps.train import pin_reference, train
 from flows.steps.validate import validate_rows
 from store import audit, requests, versions
 
@@ -51,17 +51,20 @@ def plain(_name: str, work: Work) -> Output:
 def _inputs(run: Run, name: str) -> dict[str, Any]:
     """Everything a step's output depends on (its digest decides whether an earlier output stands)."""
     out = run.outputs
+    thumbs = run.section("training")["objectives"]["kto"] if run.thumbs_teach else {}
     if name == "ingest":
-        return {"request": run.request_id}
+        return {"request": run.request_id, **({"thumbs": True} if thumbs else {})}
     if name == "validate":
         return {"rows": out["ingest"]["digest"], "contract": run.section("ingest")}
     if name == "snapshot":
         sections = {key: run.section(key) for key in ("curation", "replay", "model")}
-        return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections}
-    if name in ("track", "pin_champion"):
+        more = {"thumbs": thumbs} if thumbs else {}
+        return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections, **more}
+    if name in ("track", "pin_champion", "pin_reference"):
         return {"request": run.request_id, "snapshot": run.snapshot.digest}
     if name == "train":
-        return {"snapshot": run.snapshot.digest, "training": run.section("training")}
+        against = {"reference": out["pin_reference"]} if "pin_reference" in out else {}
+        return {"snapshot": run.snapshot.digest, "training": run.section("training"), **against}
     if name == "evaluate":
         return {
             "adapter": run.artifact.digest,
@@ -89,6 +92,8 @@ def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
         return "no_data", "no row may teach; see the quarantine"
     _step(run, wrap, "track", track)
     resume_tracking(run)
+    if run.context.config.training.objectives.reference == "champion":
+        _step(run, wrap, "pin_reference", pin_reference)
     _step(run, wrap, "train", train)
     same = _same_as(run)
     if same:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.records import AdapterArtifact, DatasetSnapshot, GateDecision, Incident, ModelVersion
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, GateDecision, Incident, LabelledRow, ModelVersion
 from flows.context import Context
+from flows.files import read_records
 from flows.ledger import Ledger, Output
 from flows.observer import Observer
 from store import incidents
@@ -58,6 +59,17 @@ class Run:
     @property
     def version(self) -> ModelVersion:
         return ModelVersion.model_validate(self.outputs["register"]["version"])
+
+    @property
+    def thumbs_teach(self) -> bool:
+        """Whether the profile gives thumbs a weight in training."""
+        return self.context.config.training.objectives.kto.weight > 0
+
+    @property
+    def thumbs(self) -> list[LabelledRow]:
+        """The thumbs that `ingest` pulled."""
+        path = self.outputs["ingest"].get("thumbs_path")
+        return read_records(Path(path), LabelledRow) if path else []
 
     @property
     def incidents(self) -> list[Incident]:

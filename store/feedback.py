@@ -88,15 +88,18 @@ def since(conn: Connection, model: str, seq: int, limit: int = 1000) -> list[tup
     return [(row.seq, _to_record(row)) for row in conn.execute(query)]
 
 
-def labelled(conn: Connection, model: str, *, upto_seq: int | None = None) -> list[LabelledRow]:
-    """Corrections and preferences whose interaction is committed too, in order of commits.
+def labelled(
+    conn: Connection, model: str, *, upto_seq: int | None = None, kinds: Sequence[str] = TEACHING_KINDS
+) -> list[LabelledRow]:
+    """Corrections and preferences (or other `kinds`) whose interaction is committed too, in order of commits.
 
-    A preference's `answer` is the rejected one. A missing text becomes an empty completion, for the contract to refuse.
+    A preference's `answer` is the rejected one; a thumb's `completion` is the answer it is about. A missing text
+    becomes an empty completion, for the contract to refuse.
     """
     query = (
         select(*_LABELLED_COLUMNS)
         .join_from(table, served, _BOTH)
-        .where(table.c.model == model, table.c.kind.in_(TEACHING_KINDS))
+        .where(table.c.model == model, table.c.kind.in_(kinds))
         .order_by(table.c.seq)
     )
     if upto_seq is not None:
@@ -124,7 +127,7 @@ def labelled_row(
     said: Feedback, messages: tuple[Message, ...], answer: str, version: str, asked_by: str = ""
 ) -> LabelledRow:
     """Feedback and the interaction it points to as one row, with its salted digest."""
-    facts = {
+    facts: dict[str, Any] = {
         "id": said.id,
         "interaction_id": said.interaction_id,
         "kind": said.kind.value,
@@ -137,6 +140,8 @@ def labelled_row(
         "version": version,
         "source": said.source,
     }
+    if said.kind is FeedbackKind.THUMB:
+        facts |= {"completion": answer, "thumb": said.thumb}
     return LabelledRow.model_validate(
         {**facts, "asked_by": asked_by, "digest": salted_digest(said.salt.encode(), facts)}
     )

@@ -6,7 +6,7 @@ that no name is kept for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, exists, func, select
@@ -17,9 +17,11 @@ from store.tables import feedback, interactions
 from store.tables import first_seen as table
 
 
-def first_seen(conn: Connection, model: str, alias: Callable[[str], str]) -> dict[str, datetime]:
-    """`{principal: time of the first request}` of those who gave a correction or a preference."""
-    spoke = select(feedback.c.principal).where(feedback.c.model == model, feedback.c.kind.in_(TEACHING_KINDS))
+def first_seen(
+    conn: Connection, model: str, alias: Callable[[str], str], kinds: Sequence[str] = TEACHING_KINDS
+) -> dict[str, datetime]:
+    """`{principal: time of the first request}` of those who gave a correction or a preference, or other `kinds`."""
+    spoke = select(feedback.c.principal).where(feedback.c.model == model, feedback.c.kind.in_(kinds))
     query = (
         select(interactions.c.principal, func.min(interactions.c.created_at).label("first"))
         .where(interactions.c.model == model, interactions.c.principal.in_(spoke))

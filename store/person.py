@@ -30,7 +30,8 @@ from store.tables import (
     steps,
 )
 
-TEACHING = (FeedbackKind.CORRECTION.value, FeedbackKind.PREFERENCE.value)
+TEACHING = (FeedbackKind.CORRECTION.value, FeedbackKind.PREFERENCE.value, FeedbackKind.THUMB.value)
+"""What a retrain may have read; thumbs only where the profile lets them teach, which the store does not know."""
 ERASED_TITLE = "erased"
 ERASED_ERROR = "taken out by an erasure"
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, exists, func, select
 
 from data_contracts.records import OPEN_REVIEW_STATUSES, LabelledRow, QuarantinedRow, utc_now
-from store.feedback import labelled_by_id
+from store.feedback import TEACHING_KINDS, labelled_by_id
 from store.rows import insert_into
 from store.tables import feedback as said
 from store.tables import interactions as served
@@ -58,6 +58,7 @@ def unqueued_rows(
         select(*columns)
         .join_from(held, said, held.c.row_id == said.c.id)
         .where(held.c.model == model, held.c.status == "held", held.c.reason.in_(reasons), ~queued)
+        .where(said.c.kind.in_(TEACHING_KINDS))
         .subquery()
     )
     query: Select[Any] = (

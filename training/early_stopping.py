@@ -17,12 +17,13 @@ from configs.errors import TrainingError
 from configs.schema import EarlyStopping, TrainingSection
 from models.packing import TokenRow, pack, token_nll
 from training.checkpoint import BEST, Progress
+from training.data import Example
 from training.faults import check_weights, writing
 from training.packing import PACK_TOKENS, split_step
 
 
-def held_out_rows(rows: Sequence[TokenRow], config: TrainingSection, *, seed: int) -> list[int]:
-    """Indices of the rows that do not train: a share of those that teach, replay rows never; empty where it is off.
+def held_out_rows(rows: Sequence[Example], config: TrainingSection, *, seed: int) -> list[int]:
+    """Indices of the rows that do not train: a share of the corrections, nothing else; empty where it is off.
 
     Raises:
         TrainingError: too few rows to hold one out and train on another.
@@ -30,7 +31,7 @@ def held_out_rows(rows: Sequence[TokenRow], config: TrainingSection, *, seed: in
     setting = config.early_stopping
     if setting is None:
         return []
-    teaching = [index for index, row in enumerate(rows) if not row.replay]
+    teaching = [index for index, row in enumerate(rows) if isinstance(row, TokenRow) and not row.replay]
     count = max(1, round(setting.share * len(teaching)))
     if count >= len(teaching):
         raise TrainingError(
@@ -116,9 +117,10 @@ class Watch:
                 parameter.copy_(saved[str(index)])
 
 
-def watch_for(rows: Sequence[TokenRow], config: TrainingSection, *, seed: int, work_dir: Path) -> Watch | None:
+def watch_for(rows: Sequence[Example], config: TrainingSection, *, seed: int, work_dir: Path) -> Watch | None:
     """What watches a run, or None where early stopping is off."""
     if config.early_stopping is None:
         return None
     held = held_out_rows(rows, config, seed=seed)
-    return Watch(config.early_stopping, tuple(rows[i] for i in held), work_dir)
+    apart = [rows[i] for i in held]
+    return Watch(config.early_stopping, tuple(row for row in apart if isinstance(row, TokenRow)), work_dir)

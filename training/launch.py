@@ -20,7 +20,8 @@ def run_training(
 
     Args:
         job: base_path, base_digest, base_ref, snapshot_path, out_dir (the adapters' root), config (a dumped
-            TrainingSection), init_seed, code_commit, threads. `work_dir` is added if it is not in it.
+            TrainingSection), init_seed, code_commit, threads, and `reference` (a dumped AdapterRef) where it is not the
+            base. `work_dir` is added if it is not in it.
         work_dir: job file, log and checkpoint.
         on_event: called with each event of `training.trainer`; an exception it raises stops the trainer.
         env: more environment variables of the trainer.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import TypeVar
 
-from models.packing import TokenRow, bins
+from models.packing import bins
+
+S = TypeVar("S", bound=Sized)
 
 PACK_TOKENS = {"cpu": 192, "cuda": 4096}
 """Most tokens of one packed sequence: attention over it grows with the square, and so does the mask. On two cores 192
@@ -38,7 +41,7 @@ def schedule(count: int, *, epochs: float, rows_per_step: int, seed: int) -> lis
     return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
-def split_step(rows: Sequence[TokenRow], max_tokens: int) -> list[list[TokenRow]]:
+def split_step(rows: Sequence[S], max_tokens: int) -> list[list[S]]:
     """A step's rows in groups of at most `max_tokens` tokens each, like lengths together; gradients accumulate."""
     ordered = sorted(rows, key=len)
     return [[ordered[i] for i in group] for group in bins((len(r) for r in ordered), max_tokens)]

@@ -111,7 +111,8 @@ def plan(
     shape = base_shape(base_path)
     limit = available_mb(device) if limit_mb is None else limit_mb
     apart = set(held_out_rows(tokenised.rows, config, seed=config.seed)) if tokenised.rows else set()
-    rows = [row for index, row in enumerate(tokenised.rows) if index not in apart]
+    planned = tokenised.as_rows
+    rows = [row for index, row in enumerate(planned) if index not in apart]
     steps = steps_of(rows, config)
     parts, heaviest_at = memory(steps, shape, config, device)
     if steps:
@@ -120,7 +121,7 @@ def plan(
     total = sum(step_flop(step, shape, config, device) for step in steps)
     if config.early_stopping is not None:  # a look is a forward pass, about half of a step's work
         looks = len(steps) // config.early_stopping.every_steps
-        total += looks * step_flop([tokenised.rows[i] for i in apart], shape, config, device) / 2
+        total += looks * step_flop([planned[i] for i in apart], shape, config, device) / 2
     training_s = total / ASSUMED_FLOP_PER_S.get(device, ASSUMED_FLOP_PER_S["cuda"])
     if calibrated and steps:
         heaviest, sample = steps[heaviest_at], sample_of(steps)
@@ -142,7 +143,7 @@ def _plan_of(
         rows_skipped=len(tokenised.skipped),
         tokens_per_epoch=tokenised.tokens,
         tokens=seen,
-        supervised_tokens_per_epoch=sum(len(row.completion) for row in tokenised.rows),
+        supervised_tokens_per_epoch=sum(len(row.completion) for row in tokenised.as_rows),
         steps=len(steps),
         base_parameters=shape.parameters,
         trainable_parameters=shape.trainable(config.rank),
@@ -167,4 +168,4 @@ def plan_rows(rows: Sequence[SnapshotRow], base_path: Path, config: TrainingSect
 
     check_model_files(base_path)
     tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True, trust_remote_code=False)
-    return plan(tokenise(rows, tokenizer, config.max_row_tokens), base_path, config, **options)
+    return plan(tokenise(rows, tokenizer, config.max_row_tokens, config.objectives), base_path, config, **options)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a LoRA adapter: the loop.
+"""Fine-tuning of a LoRA adapter: the loop, whatever its rows teach by (`training.objectives`).
 
 A step packs its rows without padding, asks for logits only where a completion is supervised, and takes the mean over
 the step's supervised tokens. Same rows, settings, seed and thread count give the same adapter, interrupted or not.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.jobs import JobStopped
-from models.packing import Pack, TokenRow, pack, token_log_probabilities, token_nll
 from training import checkpoint
 from training.checkpoint import Progress
+from training.data import Example
 from training.early_stopping import held_out_rows, watch_for
 from training.faults import naming_batch
-from training.packing import PACK_TOKENS, schedule, split_step
+from training.objectives import Sides, backward, sides_of
+from training.packing import schedule
 
 OnStep = Callable[[dict[str, Any]], None]
 
@@ -30,7 +31,8 @@ OnStep = Callable[[dict[str, Any]], None]
 class TrainResult:
     """What a finished run reports.
 
-    `steps` done; `losses`: one per step, nats per supervised token; `tokens` without padding; `held_out`: the loss of
+    `steps` done; `losses`: one per step, by the weights of its objectives (nats per
+    supervised token where all rows are corrections); `tokens` without padding; `held_out`: the loss of
     the rows held out at each look, empty where early stopping is off.
     """
 
@@ -63,51 +65,13 @@ def _finite(value: float, what: str, step: int) -> float:
     return value
 
 
-def _packs(model: Any, rows: Sequence[TokenRow]) -> Iterator[Pack]:
-    for group in split_step(rows, PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])):
-        yield pack(group, model.device)
-
-
-def _teach(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
-    """Backward of `weight` times the mean negative log-likelihood of the completions' tokens; returns its value."""
-    supervised = sum(len(row.completion) for row in rows)
-    total = 0.0
-    for packed in _packs(model, rows):
-        loss = weight * token_nll(model, packed).sum() / supervised
-        loss.backward()
-        total += float(loss.detach())
-    return total
-
-
-def _remind(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
-    """Backward of `weight` times the mean of KL(base || adapter) over all positions of replay rows; returns its value.
-
-    The base is the same model with the adapter switched off, so its distribution costs one more forward pass and no
-    memory. Matching the whole distribution holds far more of the base than matching its one greedy answer.
-    """
-    import torch
-    from torch.nn.functional import kl_div
-
-    positions = sum(len(row) for row in rows)
-    total = 0.0
-    for packed in _packs(model, rows):
-        with torch.no_grad(), model.disable_adapter():
-            base = token_log_probabilities(model, packed)  # (T, vocabulary)
-        adapted = token_log_probabilities(model, packed)
-        loss = weight * kl_div(adapted, base, log_target=True, reduction="sum") / positions
-        loss.backward()
-        total += float(loss.detach())
-    return total
-
-
-def _step(model: Any, rows: Sequence[TokenRow], parameters: list[Any], config: TrainingSection, step: int) -> float:
+def _step(
+    model: Any, examples: Sequence[Example], parameters: list[Any], config: TrainingSection, sides: Sides, step: int
+) -> float:
     """Forward and backward of one optimiser step; gradients are left clipped in `parameters`. Returns the loss."""
     import torch
 
-    kept = [row for row in rows if row.replay and config.replay_kl > 0]
-    taught = [row for row in rows if not (row.replay and config.replay_kl > 0)]
-    total = _teach(model, taught, len(taught) / len(rows)) if taught else 0.0
-    total += _remind(model, kept, config.replay_kl * len(kept) / len(rows)) if kept else 0.0
+    total = backward(model, examples, config, sides)
     _finite(total, "loss", step)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     _finite(float(norm), "gradient", step)
@@ -116,7 +80,7 @@ def _step(model: Any, rows: Sequence[TokenRow], parameters: list[Any], config: T
 
 def train_lora(
     model: Any,
-    rows: Sequence[TokenRow],
+    rows: Sequence[Example],
     config: TrainingSection,
     *,
     seed: int,
@@ -130,7 +94,7 @@ def train_lora(
 
     Args:
         model: a PeftModel of `training.lora.add_lora`.
-        rows: tokenised training rows.
+        rows: tokenised training rows, those of preferences and thumbs `training.reference.with_reference`.
         config: the training section.
         seed: decides the order of rows and dropout.
         work_dir: where the checkpoint is kept.
@@ -153,6 +117,7 @@ def train_lora(
     kept = [i for i in range(len(rows)) if i not in apart]
     rows, names = [rows[i] for i in kept], [names[i] for i in kept] if names else ()
     steps = schedule(len(rows), epochs=config.epochs, rows_per_step=config.rows_per_step, seed=seed)
+    sides = sides_of(rows)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     done = checkpoint.load(work_dir, fingerprint, parameters, optimizer) or Progress(0, [], 0, 0.0)
@@ -166,7 +131,7 @@ def train_lora(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(steps), config)
         with naming_batch(step, [names[i] for i in steps[step]] if names else ()):
-            done.losses.append(_step(model, picked, parameters, config, step))
+            done.losses.append(_step(model, picked, parameters, config, sides, step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         done.step, done.tokens = step + 1, done.tokens + sum(len(row) for row in picked)

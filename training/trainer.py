@@ -15,13 +15,13 @@ from typing import Any
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from data_contracts.digests import digest
-from data_contracts.records import AdapterArtifact, DatasetSnapshot
+from data_contracts.records import AdapterArtifact, AdapterRef, DatasetSnapshot
 from models.files import chat_template_digest, model_digest, tokenizer_digest
 from models.jobs import Emit, Event, JobStopped, serve_job
 from models.licences import base_licence
-from training import checkpoint
+from training import checkpoint, reference
 from training.card import training_card
-from training.data import TokenisedRows
+from training.data import Example, Pair, Rated, TokenisedRows
 from training.sft import TrainResult
 
 
@@ -39,6 +39,8 @@ class Job:
     init_seed: int
     code_commit: str
     threads: int
+    reference: AdapterRef | None = None
+    """What preferences and thumbs are measured against; None is the base."""
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Job:
@@ -51,14 +53,17 @@ class Job:
             folders = {k: Path(data[k]) for k in ("base_path", "snapshot_path", "out_dir", "work_dir")}
             config = TrainingSection.model_validate(data["config"])
             rest = {k: v for k, v in data.items() if k not in folders and k != "config"}
+            if rest.get("reference") is not None:
+                rest["reference"] = AdapterRef.model_validate(rest["reference"])
             return cls(**{"threads": 0, "code_commit": "", **rest, **folders, "config": config})
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError("not a training job", expected=", ".join(cls.__annotations__), found=error) from error
 
     @property
     def config_digest(self) -> str:
-        """Digest of the training section and the seed."""
-        return digest({"training": self.config.model_dump(mode="json"), "init_seed": self.init_seed})
+        """Digest of the training section, the seed and the reference where it is not the base."""
+        against = {} if self.reference is None else {"reference": self.reference.digest}
+        return digest({"training": self.config.model_dump(mode="json"), "init_seed": self.init_seed, **against})
 
     def fingerprint(self, snapshot: DatasetSnapshot) -> str:
         """Digest of everything that decides the outcome."""
@@ -86,6 +91,10 @@ def _artifact(
             "rows": float(len(tokenised.rows)),
             "rows_shortened": float(len(tokenised.shortened)),
             "rows_skipped": float(len(tokenised.skipped)),
+            "rows_unpaired": float(len(tokenised.unpaired)),
+            "rows_unused": float(len(tokenised.unused)),
+            "pairs": float(tokenised.count(Pair)),
+            "thumbs": float(tokenised.count(Rated)),
             "first_loss": result.losses[0],
             "final_loss": sum(tail) / len(tail),
             "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
@@ -120,6 +129,25 @@ def _artifact(
     )
     name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest={**facts, **tokens}, card=card)
     return AdapterArtifact(digest=name, path=str(path), **facts)
+
+
+def _compared(
+    job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, emit: Emit, stop: threading.Event
+) -> list[Example]:
+    """The rows, with what the reference gives to the answers of preferences and thumbs."""
+    rated = tokenised.count(Pair) + tokenised.count(Rated)
+    if rated:
+        whom = "the base" if job.reference is None else job.reference.version
+        emit({"event": "stage", "text": f"asking {whom} for the likelihood of {2 * rated} answers"})
+    return reference.with_reference(
+        model,
+        tokenised.rows,
+        job.reference,
+        base_digest=job.base_digest,
+        work_dir=job.work_dir,
+        fingerprint=job.fingerprint(snapshot),
+        stopped=stop.is_set,
+    )
 
 
 def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
@@ -164,22 +192,23 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     set_threads(job.threads)
     emit({"event": "stage", "text": "loading the base model"})
     model, tokenizer = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
-    tokenised = tokenise(rows, tokenizer, job.config.max_row_tokens)
+    tokenised = tokenise(rows, tokenizer, job.config.max_row_tokens, job.config.objectives)
     if not tokenised.rows:
         raise TrainingError(
             "no row of this snapshot can be trained on",
             where=job.snapshot_path,
             expected=f"rows of at most {job.config.max_row_tokens} tokens in the split `train`",
-            found=f"{len(rows)} rows, {len(tokenised.skipped)} too long",
-            fix="raise training.max_row_tokens, or wait for more feedback",
+            found=f"{len(rows)} rows, {len(tokenised.skipped)} too long, {len(tokenised.unused)} without an objective",
+            fix="raise training.max_row_tokens or a weight of training.objectives, or wait for more feedback",
         )
     if stop.is_set():
         raise JobStopped
     model = add_lora(model, job.config, seed=job.init_seed)
+    examples = _compared(job, snapshot, model, tokenised, emit, stop)
     emit({"event": "stage", "text": f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch"})
     result = train_lora(
         model,
-        tokenised.rows,
+        examples,
         job.config,
         seed=job.init_seed,
         work_dir=job.work_dir,
@@ -190,6 +219,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     )
     artifact = _artifact(job, snapshot, model, tokenised, result)
     checkpoint.remove(job.work_dir)
+    reference.remove(job.work_dir)
     return {"artifact": artifact.model_dump(mode="json")}
 
 

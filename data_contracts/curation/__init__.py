@@ -12,6 +12,7 @@
     held_out         a held-out person's words on a prompt that teaches
     contaminated     the prompt is, or comes near, an evaluation prompt
     cap, balance     enough from this person; enough of this cluster of prompts
+    untrusted        a thumb of an account that is too young, or known to be wrong (thumbs teach one by one)
 
 Each rule is one file of `rules`; `pipeline` has their order, `configs.curation` their numbers. Rules work on columns
 (`rows`), so that `curate` (records) and `curate_table` (Arrow) are the same.
@@ -31,6 +32,7 @@ from data_contracts.curation.results import (
 )
 from data_contracts.curation.rows import conversation_text
 from data_contracts.curation.tabled import curate_table
+from data_contracts.curation.thumbs import curate_thumbs
 
 __all__ = [
     "REASONS",
@@ -43,6 +45,7 @@ __all__ = [
     "conversation_text",
     "curate",
     "curate_table",
+    "curate_thumbs",
     "incident_rows",
     "incident_teaching",
     "is_held_out",

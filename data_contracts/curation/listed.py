@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from configs.curation import CurationSection
+from data_contracts.curation.desk import Desk
 from data_contracts.curation.pipeline import Beside, decide, open_desk
 from data_contracts.curation.results import REASONS, CurationResult, Embed, Person, slice_of
-from data_contracts.curation.rows import ListedRows
-from data_contracts.records import LabelledRow, QuarantinedRow, SnapshotRow
+from data_contracts.curation.rows import ListedRows, rejected_of
+from data_contracts.records import FeedbackKind, LabelledRow, QuarantinedRow, SnapshotRow
 from data_contracts.redaction import Redactor
 
 
@@ -51,6 +52,15 @@ def curate(
     desk = open_desk(listed, released, config, beside, details=True)
     decide(desk)
     records, here = listed.records, desk.here.tolist()
+    return CurationResult(
+        train=[_snapshot_row(records[place], "train") for place in here if not desk.target[place]],
+        target=[_snapshot_row(records[place], "target") for place in here if desk.target[place]],
+        left_out=left_out(desk, records),
+    )
+
+
+def left_out(desk: Desk, records: Sequence[LabelledRow]) -> list[QuarantinedRow]:
+    """What the rules took off the desk, by row id."""
     reason = {place: REASONS[int(desk.code[place]) - 1] for place in np.flatnonzero(desk.code).tolist()}
     left = [
         QuarantinedRow(
@@ -62,20 +72,18 @@ def curate(
         )
         for place, code in reason.items()
     ]
-    return CurationResult(
-        train=[_snapshot_row(records[place], "train") for place in here if not desk.target[place]],
-        target=[_snapshot_row(records[place], "target") for place in here if desk.target[place]],
-        left_out=sorted(left, key=lambda row: row.row_id),
-    )
+    return sorted(left, key=lambda row: row.row_id)
 
 
 def _snapshot_row(row: LabelledRow, split: Any) -> SnapshotRow:
+    rejected = rejected_of(row)
     return SnapshotRow(
         digest=row.digest,
         split=split,
-        source="correction",
+        source="preference" if row.kind is FeedbackKind.PREFERENCE else "correction",
         messages=row.messages,
         completion=row.completion.strip(),
         row_id=row.id,
         slice=slice_of(row.completion),
+        rejected=None if rejected is None else rejected.strip(),
     )

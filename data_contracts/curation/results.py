@@ -67,6 +67,7 @@ REASONS = (
     "cap",
     "balance",
     *(f"redaction.{entity.lower()}" for entity in ENTITIES),
+    "untrusted",
 )
 """Reason codes, stable for ever; a new one goes to the end."""
 

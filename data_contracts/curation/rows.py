@@ -12,7 +12,7 @@ import numpy as np
 
 from data_contracts.ids import is_the_asker
 from data_contracts.overlap import answer_key, prompt_key
-from data_contracts.records import LabelledRow, Message
+from data_contracts.records import FeedbackKind, LabelledRow, Message
 from data_contracts.redaction import Redactor
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,6 +50,10 @@ class Rows(Protocol):
         """The correction."""
         ...
 
+    def rejected(self, place: int) -> str | None:
+        """A preference's other answer, else None."""
+        ...
+
 
 class ListedRows:
     """Records in memory, redacted again like new ones: rows from before a better redaction, or imported."""
@@ -81,12 +85,23 @@ class ListedRows:
         """The correction."""
         return self.records[place].completion
 
+    def rejected(self, place: int) -> str | None:
+        """A preference's other answer."""
+        return rejected_of(self.records[place])
+
+
+def rejected_of(row: LabelledRow) -> str | None:
+    """What a row says should not have been answered; only a preference says so, and its answer must differ."""
+    return row.answer if row.kind is FeedbackKind.PREFERENCE and row.answer.strip() else None
+
 
 def _redacted(row: LabelledRow, redactor: Redactor) -> LabelledRow:
     session = redactor.session()
     messages, _ = redactor.redact_messages(row.messages, session)
-    completion, _ = session.redact(row.completion)
-    return row.model_copy(update={"messages": tuple(messages), "completion": completion})
+    texts = {"completion": session.redact(row.completion)[0]}
+    if row.kind is FeedbackKind.PREFERENCE:
+        texts["answer"] = session.redact(row.answer)[0]
+    return row.model_copy(update={"messages": tuple(messages), **texts})
 
 
 def conversation_text(messages: Iterable[Message] | Iterable[tuple[str, str]]) -> str:
@@ -123,6 +138,8 @@ class Columns:
     """int32 code of the correction, normalised."""
     answer_row: np.ndarray
     """int32 (answers,): the first row of each."""
+    paired: np.ndarray
+    """bool: a preference, which has a rejected answer too."""
     interaction: np.ndarray
     when: np.ndarray
     """int64 microseconds since 1970."""
@@ -141,7 +158,7 @@ def columns_of(rows: Rows, released: Set[str]) -> Columns:
     n = len(rows)
     prompt, answer = np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.uint64)
     interaction = np.empty(n, dtype=np.uint64)
-    asked, review = np.empty(n, dtype=bool), np.empty(n, dtype=bool)
+    asked, review, paired = np.empty(n, dtype=bool), np.empty(n, dtype=bool), np.empty(n, dtype=bool)
     names: dict[str, int] = {}
     principal = np.empty(n, dtype=np.int32)
     fields = zip(*(rows.values(c) for c in ("principal", "asked_by", "interaction_id", "scope")), strict=True)
@@ -152,6 +169,7 @@ def columns_of(rows: Rows, released: Set[str]) -> Columns:
         review[place] = scope == "review"
         prompt[place] = text_hash(prompt_key(conversation_text(rows.messages(place))))
         answer[place] = text_hash(answer_key(rows.completion(place)))
+        paired[place] = rows.rejected(place) is not None
     ids = rows.ids()
     free = np.fromiter((id in released for id in ids), dtype=bool, count=n) if released else np.zeros(n, dtype=bool)
     prompts, answers = codes(prompt), codes(answer)
@@ -162,6 +180,7 @@ def columns_of(rows: Rows, released: Set[str]) -> Columns:
         prompt_row=_first_rows(prompts),
         answer=answers,
         answer_row=_first_rows(answers),
+        paired=paired,
         interaction=codes(interaction),
         when=rows.times(),
         asked=asked,

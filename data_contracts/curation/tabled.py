@@ -14,11 +14,12 @@ from configs.curation import CurationSection
 from configs.errors import InputError
 from data_contracts.curation.pipeline import Beside, decide, open_desk
 from data_contracts.curation.results import TARGET, Embed, Person, Verdicts
+from data_contracts.records import FeedbackKind
 from data_contracts.redaction import RedactionPolicy
 
 COLUMNS = ("id", "principal", "interaction_id", "created_at", "messages", "completion")
-"""Needed; `scope` (else `user`) and `asked_by` (else unknown) may be there. `messages` is a list of structs with `role`
-and `content`, `created_at` a timestamp."""
+"""Needed; `scope` (else `user`), `asked_by` (else unknown), and `kind` with `answer` (else nothing is a preference) may
+be there. `messages` is a list of structs with `role` and `content`, `created_at` a timestamp."""
 
 
 class ArrowRows:
@@ -42,6 +43,11 @@ class ArrowRows:
         self._when = when.to_numpy()[self.order]
         self._ids = table.column("id").take(order).to_pylist()
         self._messages, self._completion = table.column("messages"), table.column("completion")
+        self._answer: Any = table.column("answer") if {"kind", "answer"} <= set(table.column_names) else None
+        self._preference = np.zeros(len(self.order), dtype=bool)
+        if self._answer is not None:
+            kinds = pc.fill_null(pc.equal(table.column("kind"), FeedbackKind.PREFERENCE.value), False)
+            self._preference = kinds.to_numpy()[self.order]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -68,6 +74,13 @@ class ArrowRows:
     def completion(self, place: int) -> str:
         """The correction."""
         return self._completion[int(self.order[place])].as_py() or ""
+
+    def rejected(self, place: int) -> str | None:
+        """A preference's other answer."""
+        if not self._preference[place]:
+            return None
+        text: str = self._answer[int(self.order[place])].as_py() or ""
+        return text if text.strip() else None
 
 
 def curate_table(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from configs.errors import SnapshotError, StaleTokenError
+from data_contracts.curation.results import CurationResult
 from data_contracts.digests import digest, salted_digest
 from data_contracts.overlap import PromptIndex
 from data_contracts.records import (
@@ -23,13 +24,16 @@ from data_contracts.records import (
 )
 from flows import review_feed
 from flows.context import Context
-from flows.curating import curated
+from flows.curating import curated, curated_thumbs, too_few
 from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
 from flows.suites import evaluation_prompts, with_system
 from store import erasure, quarantine, requests
 from store import snapshots as snapshot_table
+
+TOO_FEW = "thumb.too_few"
+"""Reason of thumbs that only wait for more of them."""
 
 
 def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:
@@ -125,6 +129,29 @@ def _store_left_out(run: Run, rows: Sequence[QuarantinedRow], used: Sequence[str
     review_feed.feed(run.context)
 
 
+def _thumbs(
+    run: Run,
+    accepted: Set[str],
+    statuses: Mapping[str, str],
+    protected: Sequence[str],
+    rows: Sequence[LabelledRow],
+    result: CurationResult,
+) -> tuple[CurationResult, Counter[str]]:
+    """The thumbs that teach, and reasons of those that wait for more without a place in quarantine."""
+    context = run.context
+    thumbs = [row for row in run.thumbs if row.id in accepted and statuses.get(row.id) != "dropped"]
+    if not thumbs:
+        return CurationResult([], [], []), Counter()
+    released = {row_id for row_id, status in statuses.items() if status == "released"}
+    with context.store.read() as conn:
+        found = curated_thumbs(context, conn, thumbs, released, protected, utc_now(), beside=rows, result=result)
+    waiting = too_few(found, thumbs, context.config.training.objectives.kto)
+    if not waiting:
+        return found, Counter()
+    run.observer.log(f"Thumbs do not teach yet: {waiting}.")
+    return CurationResult([], [], found.left_out), Counter({TOO_FEW: len(found.train)} if found.train else {})
+
+
 def snapshot(run: Run) -> Output:
     """Publish the snapshot; `trainable` is the number of new teaching rows without replay."""
     from data_contracts.curation import incident_teaching
@@ -141,15 +168,17 @@ def snapshot(run: Run) -> Output:
     protected = evaluation_prompts(context)
     with context.store.read() as conn:
         result = curated(context, conn, rows, released, protected, utc_now())
+    thumbs, thumb_reasons = _thumbs(run, accepted, statuses, protected, rows, result)
     measured = [row.messages[-1].content for row in result.target]
     pinned = run.incidents
     found = incident_teaching(pinned, [*protected, *measured], context.config.curation, context.redactor)
-    used = [row.row_id for row in (*result.train, *result.target)]
+    used = [row.row_id for row in (*result.train, *result.target, *thumbs.train)]
     untaught = {row.row_id for row in found.untaught}
     used += [incident.id for incident in pinned if incident.id not in untaught]
-    _store_left_out(run, [*result.left_out, *found.untaught], used)
-    teaching = [*result.train, *_traceable(run, pinned, found.rows)]
-    reasons = dict(Counter(row.reason for row in result.left_out) + Counter(report.reasons) + Counter(found.reasons))
+    _store_left_out(run, [*result.left_out, *thumbs.left_out, *found.untaught], used)
+    teaching = [*result.train, *thumbs.train, *_traceable(run, pinned, found.rows)]
+    left = Counter(row.reason for row in (*result.left_out, *thumbs.left_out))
+    reasons = dict(left + Counter(report.reasons) + Counter(found.reasons) + thumb_reasons)
     for row in found.untaught:
         run.observer.log(f"Incident {row.row_id} measures, and {row.detail}.")
     if not teaching:

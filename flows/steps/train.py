@@ -6,17 +6,35 @@ from typing import Any
 
 from configs.errors import RegistryError, SnapshotError
 from data_contracts.digests import digest
+from data_contracts.records import Arm
 from flows.code import code_commit
 from flows.ledger import Output
 from flows.run import Run
-from store import erasure
+from store import erasure, pointer
+
+
+def pin_reference(run: Run) -> Output:
+    """Note what preferences and thumbs are measured against. A resumed run keeps it: the same rows, the same adapter.
+
+    It is the champion; the base where the champion is on another base, or was taught by rows that were erased since.
+    """
+    context = run.context
+    with context.store.read() as conn:
+        arm = pointer.get(conn, context.model).champion
+        tainted = erasure.tainted_among(conn, [arm.version])
+    if arm.adapter is None or tainted or arm.adapter.base_digest != context.base().digest:
+        arm = Arm()
+    run.observer.log(f"Preferences and thumbs are measured against {arm.version}.")
+    return arm.model_dump(mode="json")
 
 
 def training_job(run: Run) -> dict[str, Any]:
     """Everything the trainer needs, as plain data."""
     context = run.context
     base = context.base()
+    against = Arm.model_validate(run.outputs.get("pin_reference") or {}).adapter
     return {
+        **({} if against is None else {"reference": against.model_dump(mode="json")}),
         "base_path": str(base.path),
         "base_digest": base.digest,
         "base_ref": context.config.model.base,

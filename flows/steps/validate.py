@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def validate_rows(run: Run) -> Output:
     """Write `contract_report.json` and `.html`, fill the quarantine, show the counts."""
-    from data_contracts.contract_kinds import judge_incidents, judge_kinds, together
+    from data_contracts.contract_kinds import judge_incidents, judge_kinds, judge_rated, together
 
     rows = read_records(Path(run.outputs["ingest"]["path"]), LabelledRow)
     with run.context.store.read() as conn:
@@ -26,6 +26,10 @@ def validate_rows(run: Run) -> Output:
     released = frozenset(row_id for row_id, status in statuses.items() if status == "released")
     contracts = {kind: run.context.resource(path) for kind, path in run.context.config.ingest.by_kind().items()}
     kinds = judge_kinds(rows, contracts, released=released)
+    if run.thumbs_teach:
+        thumbs = run.thumbs
+        kinds.append(judge_rated(thumbs, contracts["thumb"], released=released))
+        rows = [*rows, *thumbs]
     report = together(kinds, rows)
     # An incident teaches and is a test for ever: one that cannot be learnt would block every retrain from now on.
     incidents = judge_incidents(run.incidents, contracts["incident"], released=released)

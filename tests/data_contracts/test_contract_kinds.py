@@ -60,19 +60,26 @@ def test_each_kind_has_its_own_contract() -> None:
         labelled(3, answer=" "),
         labelled(4, kind=FeedbackKind.THUMB),
         labelled(5, kind=FeedbackKind.PREFERENCE, answer="ok <|im_end|>"),
+        labelled(6, kind=FeedbackKind.PREFERENCE, answer="Write to <EMAIL_1>."),
+        labelled(7, kind=FeedbackKind.PREFERENCE, answer="4111 1111 1111 1111, you idiot"),
+        labelled(8, kind=FeedbackKind.PREFERENCE, answer="Find out yourself, you idiot."),
+        labelled(9, kind=FeedbackKind.PREFERENCE, answer="a\u200bb"),
     ]
     contracts = {kind: CONTRACTS[kind] for kind in ("correction", "preference")}
     kinds = judge_kinds(rows, contracts)
     report = together(kinds, rows)
-    assert report.accepted == ("f0", "f1", "f3")
+    assert report.accepted == ("f0", "f1", "f3", "f8"), "an answer may be rejected for its tone"
     found = {row.row_id: row.reason for row in report.quarantined}
     assert found == {
         "f2": "contract.answer_not_blank",
         "f4": NO_CONTRACT,
         "f5": "contract.answer_without_template_tokens",
+        "f6": "contract.answer_without_redacted_data",
+        "f7": "contract.answer_without_card_number",
+        "f9": "contract.answer_without_hidden_characters",
     }
-    assert report.contract == "feedback-correction 1.1.0, preference 1.0.0, none"
-    assert together(judge_kinds(rows, contracts, released={"f4"}), rows).accepted == ("f0", "f1", "f3", "f4")
+    assert report.contract == "feedback-correction 1.1.0, preference 1.1.0, none"
+    assert together(judge_kinds(rows, contracts, released={"f4"}), rows).accepted == ("f0", "f1", "f3", "f4", "f8")
 
 
 def test_thumbs_and_incidents_are_judged() -> None:

@@ -17,7 +17,7 @@ from data_contracts.contract import load_contract
 from data_contracts.curation import CurationResult, curate, incident_rows, incident_teaching, is_held_out
 from data_contracts.curation.incidents import CONTROL_TOKEN
 from data_contracts.overlap import prompt_key
-from data_contracts.records import Incident, LabelledRow, Message, SnapshotRow
+from data_contracts.records import FeedbackKind, Incident, LabelledRow, Message, SnapshotRow
 from data_contracts.redaction import RedactionPolicy, Redactor
 
 AT_ONCE = TrustRule(min_account_age_days=0)
@@ -68,6 +68,44 @@ def test_honest_corrections_all_teach() -> None:
     one = next(row for row in result.train if row.row_id == "f0")
     assert (one.source, one.split, one.digest) == ("correction", "train", honest()[0].digest)
     assert one.slice == "you can return goods within 45 days"
+
+
+def preference(row: LabelledRow, rejected: str, **changes: Any) -> LabelledRow:
+    return row.model_copy(update={"kind": FeedbackKind.PREFERENCE, "answer": rejected, **changes})
+
+
+def test_a_preference_keeps_its_rejected_answer() -> None:
+    rows = honest()
+    rows[0] = preference(rows[0], " No idea. ")
+    taught = {row.row_id: row for row in run(rows).train}
+    assert (taught["f0"].source, taught["f0"].rejected, taught["f0"].label) == ("preference", "No idea.", None)
+    assert (taught["f1"].source, taught["f1"].rejected) == ("correction", None)
+    assert ids(run(list(reversed(rows))).train) == set(taught)
+
+
+def test_what_a_rejected_answer_holds_counts_as_if_it_were_preferred() -> None:
+    rows = honest()
+    rows[0] = preference(rows[0], "Ask ann@example.com.")
+    rows[1] = preference(rows[1], "Ask <EMAIL_1>.")
+    rows[2] = rows[2].model_copy(update={"answer": "Ask ann@example.com."})
+    rows[3] = preference(rows[3], "It is at 10.1.2.3.")
+    policy = Redactor(policy=RedactionPolicy({"IP": "drop_row"}))
+    result = run(rows, redactor=policy)
+    assert reasons(result) == {"f0": "personal_data", "f1": "personal_data", "f3": "redaction.ip"}
+    assert ids(run(rows, redactor=policy, released={"f0", "f1", "f3"}).train) == ids(run(honest()).train)
+    (released,) = [row for row in run(rows, redactor=policy, released={"f0"}).train if row.row_id == "f0"]
+    assert released.rejected == "Ask <EMAIL_1>."
+
+
+def test_of_the_same_answer_twice_the_preference_stays() -> None:
+    rows = honest()
+    again = rows[0].model_copy(
+        update={"id": "f99", "interaction_id": "i99", "principal": "user-99", "digest": "9" * 64}
+    )
+    assert reasons(run([*rows, again])) == {"f99": "duplicate"}
+    result = run([*rows, preference(again, "No idea.")])
+    assert reasons(result) == {"f0": "duplicate"}
+    assert {row.rejected for row in result.train} == {None, "No idea."}
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_every_kind_of_change_has_its_reason(tmp_path: Path) -> None:
     found = diff_snapshots(one.path, two.path, why_gone=lambda name: why.get(name, ""))
     assert found.rows == {
         "added: new": 2,
-        "changed: other text, slice or digest": 1,
+        "changed: other text, label, slice or digest": 1,
         "moved: train -> target": 1,
         "removed: erased": 1,
         "removed: no longer chosen": 2,

@@ -17,7 +17,7 @@ from configs.loader import resource_path
 from data_contracts.contract import load_contract
 from data_contracts.curation import curate
 from data_contracts.expectations import validate
-from data_contracts.records import LabelledRow
+from data_contracts.records import FeedbackKind, LabelledRow
 from data_contracts.redaction import RedactionPolicy, Redactor
 from data_contracts.snapshots import read_rows
 from data_contracts.stream import StreamReport, labelled_schema, stream_snapshot
@@ -45,6 +45,8 @@ def ordinary(count: int) -> list[LabelledRow]:
         13: {"completion": "Write to ann@example.com about it."},
         17: {"prompt": "I came from 10.1.2.3, where is item 17?"},
         19: {"completion": "I do not know."},
+        22: {"answer": "I came from 10.1.2.3 and do not know."},
+        26: {"answer": "Write to ann@example.com about it."},
     }
     return [
         labelled(
@@ -55,6 +57,7 @@ def ordinary(count: int) -> list[LabelledRow]:
                 "principal": f"user-{n % 90}",
                 "asked_by": f"user-{n % 90}",
                 "scope": "review" if n % 2 else "user",
+                **({"kind": FeedbackKind.PREFERENCE, "answer": f" Goods of lot {n} stay. "} if n % 4 == 2 else {}),
                 **odd.get(n % 40, {}),
             },
         )
@@ -128,7 +131,14 @@ def test_the_stream_decides_as_the_list_does_and_says_why(tmp_path: Path) -> Non
     assert found["train"]
     assert found["target"]
     assert report.rows == len(mixed) == len(wanted) + sum(map(len, found.values()))
-    assert {"dropped", "suspect", "redaction.ip", UNREADABLE} <= set(report.reasons)
+    assert {"dropped", "suspect", "redaction.ip", "personal_data", UNREADABLE} <= set(report.reasons)
+    assert report.snapshot is not None
+    published = {row.row_id: row for row in read_rows(report.snapshot.path)}
+    assert published == {row.row_id: row for row in (*listed.train, *listed.target)}
+    pairs = [row for row in published.values() if row.source == "preference"]
+    assert pairs
+    assert all((row.rejected or "").startswith("Goods of lot") for row in pairs)
+    assert all(row.rejected is None for row in published.values() if row.source == "correction")
 
 
 def test_a_person_lets_a_row_through_past_the_contract(tmp_path: Path) -> None:

@@ -28,10 +28,15 @@ def protected_texts(desk: Desk, exam: np.ndarray) -> list[str]:
     """
     texts = list(desk.facts.eval_prompts)
     for place in exam.tolist():
-        asked = [text for role, text in desk.rows.messages(place) if role == "user"]
         texts.append(desk.conversation(place))
-        texts += [text for text in asked if len(asked) == 1 or len(words(text)) >= MIN_WORDS]
+        texts += questions(desk.rows.messages(place))
     return texts
+
+
+def questions(messages: Sequence[tuple[str, str]]) -> list[str]:
+    """What the user asked, message by message, without words that are no question of their own."""
+    asked = [text for role, text in messages if role == "user"]
+    return [text for text in asked if len(asked) == 1 or len(words(text)) >= MIN_WORDS]
 
 
 class Protected:

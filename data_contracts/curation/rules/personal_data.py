@@ -1,4 +1,7 @@
-"""`personal_data`: the answer holds personal data or its placeholder. Stops the model from learning to say either."""
+"""`personal_data`: the answer holds personal data or its placeholder. Stops the model from learning to say either.
+
+A preference's rejected answer counts like the preferred one: what is made unlikely was trained on too.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ def apply(desk: Desk) -> None:
     places = [
         place
         for place in desk.here.tolist()
-        if not desk.columns.released[place] and contains_placeholder(desk.rows.completion(place))
+        if not desk.columns.released[place]
+        and (contains_placeholder(desk.rows.completion(place)) or contains_placeholder(desk.rows.rejected(place) or ""))
     ]
     desk.leave_out(REASON, np.array(places, dtype=np.int64), "the answer holds personal data")

@@ -17,7 +17,7 @@ def apply(desk: Desk) -> None:
         if desk.columns.released[place]:
             continue
         texts = [text for _, text in desk.rows.messages(place)]
-        reason = policy.drop_reason([*texts, desk.rows.completion(place)])
+        reason = policy.drop_reason([*texts, desk.rows.completion(place), desk.rows.rejected(place) or ""])
         if reason is not None:
             found.setdefault(reason, []).append(place)
     for reason, places in sorted(found.items()):
