@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def plan_retrain(context: Context) -> dict[str, Any]:
         TrainingError: the training would not fit into memory; says what would.
     """
     from data_contracts.contract_kinds import judge_incidents, judge_kinds, together
-    from data_contracts.curation import incident_rows
+    from data_contracts.curation import held_prompts, incident_teaching
     from flows.curating import curated as curated_rows
     from flows.suites import evaluation_prompts, open_incidents, with_system
     from store import feedback, quarantine
@@ -61,11 +62,12 @@ def plan_retrain(context: Context) -> dict[str, Any]:
         curated = curated_rows(context, conn, kept, released, protected, utc_now())
     known = open_incidents(context.store, context.model)
     learnable = set(judge_incidents(known, contracts["incident"], released=frozenset(released)).report.accepted)
-    found = [incident for incident in known if incident.id in learnable]
-    teaching = [*curated.train, *incident_rows(found, protected, context.config.curation, context.redactor)]
-    rejects = dict(report.reasons)
-    for row in curated.left_out:
-        rejects[row.reason] = rejects.get(row.reason, 0) + 1
+    found = [one for one in known if one.id in learnable and statuses.get(one.id) != "dropped"]
+    measured = [*protected, *held_prompts(kept, context.config.curation)]
+    taught = incident_teaching(found, measured, context.config.curation, context.redactor)
+    teaching = [*curated.train, *taught.rows]
+    left = Counter(row.reason for row in curated.left_out)
+    rejects = dict(left + Counter(report.reasons) + Counter(taught.reasons))
     replay = _replay_rows(context, len(teaching))
     system = context.config.model.system_prompt
     asked = [row.model_copy(update={"messages": with_system(row.messages, system)}) for row in teaching]

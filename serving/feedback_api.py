@@ -165,8 +165,8 @@ async def post_incident(gateway: Gateway, request: Request) -> Response:
         served = await asyncio.to_thread(_served, gateway, body.request_id)
     incident = _incident(gateway, body, served)
     _check_teachable(gateway, incident)
-    new = await asyncio.to_thread(_open_incident, gateway, incident)
-    result = {"id": incident.id, "status": "accepted" if new else "duplicate"}
+    ident, new = await asyncio.to_thread(_open_incident, gateway, incident)
+    result = {"id": ident, "status": "accepted" if new else "duplicate"}
     return JSONResponse(result, 201 if new else 200)
 
 
@@ -224,14 +224,27 @@ def _served(gateway: Gateway, request_id: str) -> Interaction:
     return served
 
 
-def _open_incident(gateway: Gateway, incident: Incident) -> bool:
+_SAME_INCIDENT = 100
+"""How often the same incident may be opened and erased."""
+
+
+def _open_incident(gateway: Gateway, incident: Incident) -> tuple[str, bool]:
+    """The id it has, and whether it is new. One like it that was erased with its opener gives way to a second id.
+
+    Raises:
+        NotFoundError: the request it is about was erased meanwhile.
+    """
     with gateway.store.write() as conn:
-        if store.incidents.get(conn, incident.id) is not None:
-            return False
-        store.incidents.insert(conn, incident)
-        actor = gateway.redactor.pseudonym(incident.opened_by)
-        store.audit.append(conn, actor, "incident.opened", incident.id, {"severity": incident.severity})
-    return True
+        for attempt in range(_SAME_INCIDENT):
+            again = uuid.uuid5(uuid.UUID(incident.id), str(attempt)) if attempt else incident.id
+            one = incident.model_copy(update={"id": str(again)})
+            if store.incidents.get(conn, one.id) is not None:
+                return one.id, False
+            if store.incidents.insert(conn, one):
+                actor = gateway.redactor.pseudonym(one.opened_by)
+                store.audit.append(conn, actor, "incident.opened", one.id, {"severity": one.severity})
+                return one.id, True
+    raise NotFoundError("this request was erased", where="request_id", found=incident.interaction_id)
 
 
 def _check_request_id(gateway: Gateway, request_id: str, where: str) -> None:

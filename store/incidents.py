@@ -21,13 +21,16 @@ def _to_record(row: Row[Any]) -> Incident:
     return Incident.model_validate(dict(row._mapping))
 
 
-def insert(conn: Connection, incident: Incident) -> None:
-    """Add an incident; an id that is there already is left as it is, and one about an erased request is left out."""
+def insert(conn: Connection, incident: Incident) -> bool:
+    """Add an incident; False if not: an id that is there already is left as it is, and one that was erased, or is
+    about an erased request, is left out.
+    """
     about = [incident.id] if incident.interaction_id is None else [incident.id, incident.interaction_id]
     if erased_among(conn, about):
-        return
+        return False
     values = checked(table, incident.model_dump(mode="python"))
-    conn.execute(insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["id"]))
+    added = conn.execute(insert_into(conn, table).values(values).on_conflict_do_nothing(index_elements=["id"]))
+    return added.rowcount == 1
 
 
 def get(conn: Connection, id: str) -> Incident | None:

@@ -32,7 +32,7 @@ from data_contracts.curation.results import (
 )
 from data_contracts.curation.rows import conversation_text
 from data_contracts.curation.tabled import curate_table
-from data_contracts.curation.thumbs import curate_thumbs
+from data_contracts.curation.thumbs import curate_thumbs, held_prompts
 
 __all__ = [
     "REASONS",
@@ -46,6 +46,7 @@ __all__ = [
     "curate",
     "curate_table",
     "curate_thumbs",
+    "held_prompts",
     "incident_rows",
     "incident_teaching",
     "is_held_out",

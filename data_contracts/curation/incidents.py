@@ -54,17 +54,22 @@ def incident_teaching(
 
     Texts are redacted once more, by the policy of today. Those with placeholders or chat control tokens are left out,
     as the contract does with feedback; an incident whose prompt or answer holds what the policy drops teaches nothing.
+    A paraphrase that comes near an evaluation prompt in any way, or is an incident's own prompt, is left out.
     A row names its incident: `row_id` is `incident:ID`.
 
     Args:
         incidents: open and fixed ones; each one's exact prompt is its regression test.
         eval_prompts: prompts of anchors, target items and incidents.
-        config: for the similarity.
+        config: for the similarities.
         redactor: with the installation's policy and key; None masks everything.
     """
     redactor = redactor or Redactor()
     prompts = [next((m.content for m in reversed(i.messages) if m.role == "user"), "") for i in incidents]
-    protected = PromptIndex([*eval_prompts, *prompts], config.near_duplicate_similarity)
+    exam = PromptIndex(
+        eval_prompts, config.decontamination.similarity, min_contained=config.decontamination.min_contained_words
+    )
+    # An incident's own prompt is its test; another way of asking may well quote a part of it.
+    own = PromptIndex(prompts, config.near_duplicate_similarity)
     rows: dict[str, SnapshotRow] = {}
     reasons: Counter[str] = Counter()
     untaught: list[QuarantinedRow] = []
@@ -78,7 +83,7 @@ def incident_teaching(
         lost: Counter[str] = Counter()
         for paraphrase in paraphrases:
             why = whole or _unteachable(paraphrase)
-            if not why and protected.overlap(paraphrase) in ("exact", "near"):
+            if not why and (exam.overlap(paraphrase) or own.overlap(paraphrase) in ("exact", "near")):
                 why = "incident.contaminated"
             if why:
                 lost[why] += 1

@@ -69,7 +69,7 @@ def curate_thumbs(
     """
     redactor = redactor or Redactor()
     listed = ListedRows(rows, redactor)
-    protected = [*eval_prompts, *_held_prompts(beside, config)]
+    protected = [*eval_prompts, *held_prompts(beside, config)]
     known = Beside(protected, dropped, people, suspects, None, None, now, redactor.policy)
     desk = open_desk(listed, released, config, known, details=True)
     answers = opposed.taught_answers([(conversation_text(row.messages), row.completion) for row in taught])
@@ -103,7 +103,8 @@ def _held_out(desk: Desk) -> None:
         desk.leave_out("held_out", here[theirs], "from a held-out person; thumbs measure nothing")
 
 
-def _held_prompts(rows: Sequence[LabelledRow], config: CurationSection) -> list[str]:
+def held_prompts(rows: Sequence[LabelledRow], config: CurationSection) -> list[str]:
+    """What held-out people asked, whether it is an item of the target suite now or not: it may be one tomorrow."""
     held = [row for row in rows if row.scope != "review" and is_held_out(row.principal, config)]
     said = [(conversation_text(row.messages), [(m.role, m.content) for m in row.messages]) for row in held]
     return [text for whole, messages in said for text in (whole, *contaminated.questions(messages))]

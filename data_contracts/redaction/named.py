@@ -53,12 +53,12 @@ _NAME = re.compile(_one_of(list(_KINDS)))
 _IS = "is|ist|es|est|é|è|e'|lautet|was|war|era|été|är|er|je|jest|este"
 _MAYBE_IS = "to|on|e|oli|var|byl[oa]?|był[oa]?|lautete|wordt|now|set to|changed to|это|είναι"
 _FILLER = r"(?:[ ][^\W\d_][^\W\d_'\-]{0,15}|[ ]\([^()\n]{1,30}\)){1,4}?"
-_VALUE = r"[\"'`]?(?P<value>[^\s\"'`<>,;&|]{6,256})"
+_VALUE = r"[\\\"'`]{0,2}(?P<value>[^\s\"'`<>,;&|]{6,256})"
 _JOINED = (
-    r"[\"'`*]{0,3}(?:"
+    r"[\\\"'`*]{0,3}(?:"
     r"\s{0,3}(?:(?:[:=]{1,2}|[=\-]>)>?|\||\t)[\"'`*]{0,3}\s{0,3}"  # password: ..., | password | ... |
     r"|(?P<tag>>)|</t[dh]>\s{0,3}<td[^<>\n]{0,40}>"  # <password>..., <td>password</td><td>...
-    rf"|[ ]{{1,2}}(?:{_IS})[ ]{{1,2}}|(?:是|为|為|は|는|은)[ ]?"
+    rf"|[ ]{{1,2}}(?:{_IS})(?:[ ]{{1,2}}|[ ]?[:=][ ]{{0,2}})|(?:是|为|為|は|는|은)[ ]?"
     r"|(?P<weakly>"
     rf"{_FILLER}(?:[ ]?[:=][ ]{{0,2}}|[ ](?:{_IS}|{_MAYBE_IS})[ ])"  # password for the shop: ...
     rf"|[ ](?:(?:{_MAYBE_IS})[ ]|-{{1,2}}[ ]|)"  # hasło to ..., password ...
@@ -137,7 +137,7 @@ def named(text: str) -> list[Found]:
             continue
         start = match.start("value")
         # A mark may belong to the password; a full stop or a bracket belongs to the sentence.
-        value = text[start : match.end("value")].rstrip(".)]}")
+        value = text[start : match.end("value")].rstrip("\\.)]}")
         if _is_secret(kind, value, weakly=kind not in _OTHERS and match["weakly"] is not None):
             found.append(Found(start, start + len(value), "KEY", value))
     return found

@@ -64,8 +64,9 @@ def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[lis
     if settings.share <= 0:
         return [], {}
     wanted = round(train_rows * settings.share / max(1e-9, 1 - settings.share))
-    protected = PromptIndex(measured, context.config.curation.near_duplicate_similarity)
-    prompts = [p for p in replay_prompts(context, wanted) if protected.overlap(p[-1].content) not in ("exact", "near")]
+    rule = context.config.curation.decontamination
+    exam = PromptIndex(measured, rule.similarity, min_contained=rule.min_contained_words)
+    prompts = [p for p in replay_prompts(context, wanted) if exam.overlap(p[-1].content) is None]
     base = context.base()
     decoding = f"greedy, at most {settings.max_new_tokens} tokens"
 
@@ -154,7 +155,7 @@ def _thumbs(
 
 def snapshot(run: Run) -> Output:
     """Publish the snapshot; `trainable` is the number of new teaching rows without replay."""
-    from data_contracts.curation import incident_teaching
+    from data_contracts.curation import held_prompts, incident_teaching
     from data_contracts.snapshots import publish
 
     context = run.context
@@ -169,7 +170,7 @@ def snapshot(run: Run) -> Output:
     with context.store.read() as conn:
         result = curated(context, conn, rows, released, protected, utc_now())
     thumbs, thumb_reasons = _thumbs(run, accepted, statuses, protected, rows, result)
-    measured = [row.messages[-1].content for row in result.target]
+    measured = [*(row.messages[-1].content for row in result.target), *held_prompts(rows, context.config.curation)]
     pinned = run.incidents
     found = incident_teaching(pinned, [*protected, *measured], context.config.curation, context.redactor)
     used = [row.row_id for row in (*result.train, *result.target, *thumbs.train)]

@@ -31,6 +31,7 @@ def validate_rows(run: Run) -> Output:
         kinds.append(judge_rated(thumbs, contracts["thumb"], released=released))
         rows = [*rows, *thumbs]
     report = together(kinds, rows)
+    ruled_out = [incident.id for incident in run.incidents if statuses.get(incident.id) == "dropped"]
     # An incident teaches and is a test for ever: one that cannot be learnt would block every retrain from now on.
     incidents = judge_incidents(run.incidents, contracts["incident"], released=released)
     with run.context.store.write() as conn:
@@ -46,7 +47,7 @@ def validate_rows(run: Run) -> Output:
         "accepted": len(report.accepted),
         "quarantined": len(report.quarantined),
         "reasons": report.reasons,
-        "incidents_refused": [row.row_id for row in incidents.report.quarantined],
+        "incidents_refused": sorted({*(row.row_id for row in incidents.report.quarantined), *ruled_out}),
     }
 
 

@@ -446,6 +446,14 @@ def test_an_incident_that_teaches_nothing_says_why() -> None:
     ]
 
 
+def test_a_paraphrase_that_quotes_an_evaluation_prompt_teaches_nothing() -> None:
+    exam = "At what temperature in degrees does pure water boil at sea level under normal pressure"
+    quoting = f"My teacher asked me this on Friday and nobody in the class knew: {exam}, please?"
+    found = incident_teaching([an_incident("a", paraphrases=(quoting, "May it stand in the hall?"))], [exam], NONE_HELD)
+    assert [row.messages[0].content for row in found.rows] == ["May it stand in the hall?"]
+    assert found.reasons == {"incident.contaminated": 1}
+
+
 def test_control_tokens_of_incidents_are_those_of_the_contract() -> None:
     contract = load_contract(resource_path("contracts/incident.yaml"))
     patterns = {r.kwargs["regex"] for r in contract.rules if r.name.endswith("_without_template_tokens")}

@@ -32,6 +32,10 @@ REDACTOR = Redactor()
         ("Authorization: token 0123456789abcdef", "0123456789abcdef"),
         ("Cookie: sessionid=a1b2c3d4e5f6a7b8c9d0; theme=dark", "a1b2c3d4e5f6a7b8c9d0"),
         ("İstanbul şifre: Winter21", "Winter21"),
+        ("the password is: Sunshine99", "Sunshine99"),
+        ("le mot de passe est : Soleil99", "Soleil99"),
+        (r'{"body":"{\"api_key\":\"abcd1234efgh\"}"}', "abcd1234efgh"),
+        (r"\"password\": \"hunter22x\"", "hunter22x"),
     ],
 )
 def test_what_is_called_a_secret_is_one(text: str, secret: str) -> None:

@@ -17,7 +17,9 @@ from flows.context import Context, open_context
 from flows.ledger import Ledger
 from flows.observer import PrintObserver
 from flows.run import Run
+from flows.steps.ingest import ingest
 from flows.steps.rollout import close_incidents
+from flows.steps.validate import validate_rows
 from flows.watch import watch
 from store import audit, drift, feedback, incidents, interactions, outbox, quarantine, requests, snapshots, steps
 from tests.flows.flow_samples import add_corrections, tiny_config
@@ -270,3 +272,18 @@ def test_a_promotion_fixes_what_its_retrain_had_read_and_nothing_else(context: C
     with context.store.read() as conn:
         still = {incident.id for incident in incidents.all(conn, context.model, status="open")}
     assert still == {refused, later}
+
+
+def test_an_incident_a_person_ruled_out_neither_teaches_nor_measures(context: Context) -> None:
+    request, _ = triggers.record(context, a_cause())
+    triggers.make_ready(context, request)
+    kept, out = (an_incident(context).id for _ in range(2))
+    with context.store.write() as conn:
+        held = QuarantinedRow(row_id=out, digest="d", reason="incident_untaught", status="dropped")
+        quarantine.put(conn, context.model, [held], None)
+    ledger = Ledger.claim(context.store, request.id, 60.0)
+    assert ledger is not None
+    run = Run(context, ledger, PrintObserver(quiet=True), {})
+    run.outputs["ingest"] = ingest(run)
+    run.outputs["validate"] = validate_rows(run)
+    assert [incident.id for incident in run.incidents] == [kept]

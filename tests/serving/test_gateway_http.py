@@ -322,6 +322,30 @@ def test_an_incident_is_opened_once_with_the_served_conversation(gateway: Runnin
     assert httpx.post(f"{gateway.url}/incidents", json=unknown).status_code == 404
 
 
+def test_an_incident_like_one_that_was_erased_is_opened_anew(gateway: Running) -> None:
+    import store.erasure
+    import store.tables
+
+    body = {
+        "messages": [{"role": "user", "content": "Where do I stand?"}],
+        "title": "wrong floor",
+        "required": "On floor two.",
+        "paraphrases": ["Which floor is it?", "On what floor may I stand?"],
+    }
+    first = httpx.post(f"{gateway.url}/incidents", json=body).json()["id"]
+    with gateway.store.write() as conn:
+        conn.execute(store.tables.incidents.delete().where(store.tables.incidents.c.id == first))
+        store.erasure.remember(conn, "e1", [first], "incident")
+    again = httpx.post(f"{gateway.url}/incidents", json=body)
+    assert again.status_code == 201
+    with gateway.store.read() as conn:
+        assert [one.id for one in store.incidents.all(conn, MODEL)] == [again.json()["id"]]
+    assert httpx.post(f"{gateway.url}/incidents", json=body).json() == {
+        "id": again.json()["id"],
+        "status": "duplicate",
+    }
+
+
 # --- who may call, and what is told ----------------------------------------------------------------------
 
 
