@@ -60,6 +60,10 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop_renewing()
+
+    def stop_renewing(self) -> None:
+        """Leave the lease as it is from now on; before handing the retrain on, or a renewal would take it back."""
         self._stop.set()
         self._thread.join(timeout=self.lease_s)
 

@@ -182,6 +182,7 @@ def run_retrain(
 
 def _release(run: Run) -> None:
     """Let the lease end after a pause that doubles with each attempt; then the reconcile schedule starts the next."""
+    run.ledger.stop_renewing()
     pause = min(MAX_PAUSE_S, run.context.config.stack.lease_s * 2 ** (run.ledger.request.attempt - 1))
     with run.context.store.write() as conn:
         requests.renew(conn, run.request_id, run.ledger.request.token, pause)
@@ -190,6 +191,7 @@ def _release(run: Run) -> None:
 def _stopped(run: Run, cancelled: Callable[[], bool]) -> None:
     """The process is told to stop: close a cancelled request, hand any other on at once."""
     _close_tracking(run, "FAILED")
+    run.ledger.stop_renewing()
     with run.context.store.write() as conn:
         if cancelled():
             requests.cancel(conn, run.request_id)
