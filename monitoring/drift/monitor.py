@@ -118,7 +118,7 @@ class DriftMonitor:
             prompts: in the order they were committed.
             embeddings: (len(prompts), d), same embedder as the reference.
             principals: who asked; where given, a person counts at most `max_per_principal` times in `window` prompts
-                asked, by whomever, and the same text once, as in the reference. What is set aside costs nobody anything.
+                asked, by whomever, and the same text once, as in the reference; what is set aside costs nothing.
 
         Raises:
             InputError: embeddings of another number or width, or not finite.
