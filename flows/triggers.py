@@ -140,10 +140,13 @@ def make_ready(context: Context, request: RetrainRequest) -> bool:
 
 
 def _causes_seen(conn: Connection, model: str) -> set[str]:
-    """Ids of incidents and drift findings that some request has as a cause; one that failed has not dealt with them."""
+    """Ids of incidents and drift findings that some request has as a cause.
+
+    One that failed or was cancelled has not dealt with them; the cooldown keeps them from coming back at once.
+    """
     seen: set[str] = set()
     for request in requests.list_requests(conn, model, limit=1000):
-        if request.status == "failed":
+        if request.status in ("failed", "cancelled"):
             continue
         for cause in request.causes:
             seen.update(str(cause.detail[key]) for key in ("incident_id", "finding_id") if key in cause.detail)
@@ -181,10 +184,12 @@ def cooldown_s(context: Context, history: list[RetrainRequest]) -> float:
 
     Args:
         context: the installation.
-        history: finished requests, newest first.
+        history: closed requests, newest first; cancelled ones neither lengthen nor break a row.
     """
     bad = 0
     for request in history:
+        if request.status == "cancelled":
+            continue  # a person's word on this one says nothing of the others
         if request.outcome not in BAD_OUTCOMES:
             break
         bad += 1
@@ -211,14 +216,16 @@ def why_not_ready(context: Context, conn: Connection, request: RetrainRequest, f
         return "a rollout is open"
     if "erasure" in kinds:
         return ""  # an erasure waits for no cooldown, budget or data
-    history = [r for r in requests.list_requests(conn, context.model, limit=200) if r.status in ("done", "failed")]
+    ended = ("done", "failed", "cancelled")
+    history = [r for r in requests.list_requests(conn, context.model, limit=200) if r.status in ended]
     if history and "manual" not in kinds:
         left = cooldown_s(context, history) - (facts.now - history[0].updated_at).total_seconds()
         if left > 0:
             return f"cooldown: {left:.0f} s to go"
     recent = [r for r in history if r.updated_at >= facts.now - DAY]
-    if len(recent) >= settings.max_retrains_per_day:
-        return f"budget: {len(recent)} retrains in 24 h, {settings.max_retrains_per_day} allowed"
+    retrains = sum(r.status != "cancelled" for r in recent)
+    if retrains >= settings.max_retrains_per_day:
+        return f"budget: {retrains} retrains in 24 h, {settings.max_retrains_per_day} allowed"
     used = _training_seconds(conn, recent, facts.now - DAY)
     if used >= settings.max_training_s_per_day:
         return f"budget: {used:.0f} s of training in 24 h, {settings.max_training_s_per_day:.0f} allowed"

@@ -251,6 +251,46 @@ def test_a_failed_retrain_loses_neither_its_rows_nor_its_incident(context: Conte
     assert {c.kind for c in again.causes} == {"feedback", "incident"}
 
 
+def test_a_cancelled_retrain_loses_nothing_and_comes_back_after_the_cooldown_only(tmp_path: Path) -> None:
+    limits = {"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 100.0, "max_retrains_per_day": 1}
+    context = open_context(tiny_config(tmp_path / "state", triggers=limits))
+    an_incident(context)
+    with context.store.write() as conn:
+        drift.add_finding(conn, context.model, "novelty", "bulk orders", {"examples": []})
+    first, _ = triggers.update(context)
+    assert first is not None
+    assert first.status == "ready"
+    with context.store.write() as conn:
+        requests.cancel(conn, first.id)
+    now = utc_now()
+    again, reason = triggers.update(context, now + timedelta(seconds=50))
+    assert again is not None
+    assert (again.number, again.status) == (2, "waiting")
+    assert reason.startswith("cooldown: ")
+    assert {c.kind for c in again.causes} == {"incident", "drift"}
+    again, reason = triggers.update(context, now + timedelta(seconds=101))
+    assert again is not None
+    assert (again.status, reason) == ("ready", ""), "what never ran is in no budget"
+    context.store.close()
+
+
+def test_a_cancel_does_not_shorten_the_cooldown_of_the_bad_end_before_it(tmp_path: Path) -> None:
+    limits = {"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 100.0}
+    context = open_context(tiny_config(tmp_path / "state", triggers=limits))
+    add_corrections(context.store, context.model)
+    triggers.update(context)
+    finish_one(context, "blocked")
+    an_incident(context)
+    request, _ = triggers.update(context)
+    assert request is not None
+    with context.store.write() as conn:
+        requests.cancel(conn, request.id)
+    now = utc_now()
+    assert triggers.update(context, now + timedelta(seconds=150))[1].startswith("cooldown: ")
+    assert triggers.update(context, now + timedelta(seconds=201))[1] == ""
+    context.store.close()
+
+
 def test_rows_the_contract_refused_do_not_start_a_retrain_again(context: Context) -> None:
     ids = add_corrections(context.store, context.model)
     held = [QuarantinedRow(row_id=i, digest="d", reason="contract.completion_not_rude") for i in ids]
