@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from configs.errors import InputError, NotFoundError, TidemillError
 from flows.context import Context
 from store import audit, erasure, interactions, pointer
 from store import drift as drift_table
@@ -22,9 +23,11 @@ class DriftLook:
     """One look at the traffic."""
 
     state: str
-    """`off`, `warming`, `waiting` or `watching`."""
+    """`off`, `warming`, `waiting`, `watching` or `failed`."""
     prompts: int = 0
     findings: tuple[DriftFinding, ...] = ()
+    note: str = ""
+    """What the log should say of it."""
 
 
 def _reference_due(context: Context) -> tuple[bool, int, str]:
@@ -71,6 +74,21 @@ def _freeze(context: Context) -> bool:
     return True
 
 
+def _lost(context: Context, name: str, error: TidemillError) -> DriftLook:
+    """A reference that cannot be read is given up: the next look freezes another from what is there."""
+    from monitoring.drift.reference import delete_reference
+
+    # First the files: the same traffic would be frozen under the same name, and what is there is not written again.
+    delete_reference(name, context.state.drift)
+    with context.store.write() as conn:
+        known = drift_table.state(conn, context.model)
+        if known is None or known[1] != name:
+            return DriftLook("watching")  # an erasure put another in its place meanwhile
+        drift_table.forget_state(conn, context.model, name)
+        audit.append(conn, "watch", "drift.reference_lost", name, {"error": error.message})
+    return DriftLook("warming", note=f"Drift begins anew, its reference is lost: {error.message}.")
+
+
 def look(context: Context) -> DriftLook:
     """Test the prompts that came since the last look."""
     if not context.config.drift.enabled:
@@ -86,7 +104,10 @@ def look(context: Context) -> DriftLook:
     from monitoring.drift.monitor import DriftMonitor
     from monitoring.drift.reference import load_reference
 
-    reference = load_reference(context.state.drift, reference_digest)
+    try:
+        reference = load_reference(context.state.drift, reference_digest)
+    except (InputError, NotFoundError) as error:
+        return _lost(context, reference_digest, error)
     with context.store.read() as conn:
         known = drift_table.state(conn, context.model)
     state = known[2] if known else {}

@@ -15,7 +15,7 @@ from data_contracts.records import Cause, LabelledRow, RetrainRequest, utc_now
 from flows.context import Context
 from flows.curating import curated
 from flows.suites import evaluation_prompts
-from store import audit, drift, feedback, incidents, outbox, quarantine, requests, rollouts, snapshots, steps
+from store import audit, drift, feedback, incidents, outbox, people, quarantine, requests, rollouts, snapshots, steps
 
 BAD_OUTCOMES = ("blocked", "inconclusive", "rolled_back", "expired", "no_data", "error")
 DAY = timedelta(days=1)
@@ -40,9 +40,14 @@ def teachable_new_rows(context: Context, conn: Connection, now: datetime | None 
     The contract is not run here (that is the flow's work); redaction, corroboration, caps and duplicates are, so that a
     flood of one person's corrections starts nothing.
     """
-    known, watermark = _judged_rows(conn, context.model)
-    if feedback.count_corrections_since(conn, context.model, watermark) == 0:
+    now = now or utc_now()
+    last = _last_judged(conn, context.model)
+    decided = {} if last.at is None else quarantine.decided_since(conn, context.model, last.at)
+    new = decided or feedback.count_corrections_since(conn, context.model, last.watermark)
+    if not new and not _came_of_age(context, conn, last.at, now):
         return 0
+    # A suspect is in the snapshot of the round it made fail; let through since, it is new again.
+    known = last.rows - {row_id for row_id, status in decided.items() if status == "released"}
     judged = quarantine.list_rows(conn, context.model)
     refused = {
         row.row_id
@@ -51,22 +56,41 @@ def teachable_new_rows(context: Context, conn: Connection, now: datetime | None 
     }
     released = {row.row_id for row in judged if row.status == "released"}
     rows: list[LabelledRow] = [r for r in feedback.labelled(conn, context.model) if r.id not in refused]
-    result = curated(context, conn, rows, released, evaluation_prompts(context), now or utc_now())
+    result = curated(context, conn, rows, released, evaluation_prompts(context), now)
     return sum(row.row_id not in known for row in result.train)
 
 
-def _judged_rows(conn: Connection, model: str) -> tuple[set[str], int]:
-    """Rows of the last retrain that came to a verdict, and the commit it reached; one that failed proved nothing."""
+def _came_of_age(context: Context, conn: Connection, judged: datetime | None, now: datetime) -> bool:
+    """Whether somebody who was too young an account for the last retrain is not any more, while rows are held."""
+    age = timedelta(days=context.config.curation.trust.min_account_age_days)
+    if judged is None or not age or not quarantine.any_held(conn, context.model):
+        return False
+    return people.first_came_between(conn, context.model, judged - age, now - age)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the last retrain that came to a verdict had read."""
+
+    rows: set[str]
+    watermark: int
+    at: datetime | None
+    """When it began to read; None if there was no retrain."""
+
+
+def _last_judged(conn: Connection, model: str) -> _Judged:
+    """The last retrain that came to a verdict; one that failed proved nothing."""
     for request in requests.list_requests(conn, model, limit=50):
         if request.status != "done":
             continue
-        outputs = {s.name: s.output for s in steps.list_steps(conn, request.id) if s.output}
+        done = {s.name: s for s in steps.list_steps(conn, request.id) if s.output}
+        outputs = {name: step.output for name, step in done.items()}
         if "ingest" in outputs and "snapshot" in outputs:
             snapshot = (outputs["snapshot"] or {}).get("snapshot") or {}
             # A large snapshot does not list its rows; the store does.
             rows = snapshot.get("row_ids") or snapshots.splits(conn, snapshot.get("digest", ""))
-            return set(rows), int((outputs["ingest"] or {})["watermark"])
-    return set(), 0
+            return _Judged(set(rows), int((outputs["ingest"] or {})["watermark"]), done["ingest"].started_at)
+    return _Judged(set(), 0, None)
 
 
 def gather(context: Context, conn: Connection, now: datetime | None = None) -> Facts:
@@ -116,10 +140,13 @@ def make_ready(context: Context, request: RetrainRequest) -> bool:
 
 
 def _causes_seen(conn: Connection, model: str) -> set[str]:
-    """Ids of incidents and drift findings that some request has as a cause; one that failed has not dealt with them."""
+    """Ids of incidents and drift findings that some request has as a cause.
+
+    One that failed or was cancelled has not dealt with them; the cooldown keeps them from coming back at once.
+    """
     seen: set[str] = set()
     for request in requests.list_requests(conn, model, limit=1000):
-        if request.status == "failed":
+        if request.status in ("failed", "cancelled"):
             continue
         for cause in request.causes:
             seen.update(str(cause.detail[key]) for key in ("incident_id", "finding_id") if key in cause.detail)
@@ -157,10 +184,12 @@ def cooldown_s(context: Context, history: list[RetrainRequest]) -> float:
 
     Args:
         context: the installation.
-        history: finished requests, newest first.
+        history: closed requests, newest first; cancelled ones neither lengthen nor break a row.
     """
     bad = 0
     for request in history:
+        if request.status == "cancelled":
+            continue  # a person's word on this one says nothing of the others
         if request.outcome not in BAD_OUTCOMES:
             break
         bad += 1
@@ -187,14 +216,16 @@ def why_not_ready(context: Context, conn: Connection, request: RetrainRequest, f
         return "a rollout is open"
     if "erasure" in kinds:
         return ""  # an erasure waits for no cooldown, budget or data
-    history = [r for r in requests.list_requests(conn, context.model, limit=200) if r.status in ("done", "failed")]
+    ended = ("done", "failed", "cancelled")
+    history = [r for r in requests.list_requests(conn, context.model, limit=200) if r.status in ended]
     if history and "manual" not in kinds:
         left = cooldown_s(context, history) - (facts.now - history[0].updated_at).total_seconds()
         if left > 0:
             return f"cooldown: {left:.0f} s to go"
     recent = [r for r in history if r.updated_at >= facts.now - DAY]
-    if len(recent) >= settings.max_retrains_per_day:
-        return f"budget: {len(recent)} retrains in 24 h, {settings.max_retrains_per_day} allowed"
+    retrains = sum(r.status != "cancelled" for r in recent)
+    if retrains >= settings.max_retrains_per_day:
+        return f"budget: {retrains} retrains in 24 h, {settings.max_retrains_per_day} allowed"
     used = _training_seconds(conn, recent, facts.now - DAY)
     if used >= settings.max_training_s_per_day:
         return f"budget: {used:.0f} s of training in 24 h, {settings.max_training_s_per_day:.0f} allowed"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from configs.errors import ConflictError, RegistryError, StoreError
+from configs.errors import ConflictError, RegistryError, StoreError, TidemillError
 from data_contracts.ids import new_id
 from data_contracts.records import RetrainRequest, utc_now
 from flows import delivery, erasure, retention, review_feed, triggers
@@ -74,7 +74,7 @@ def _keep(context: Context, name: str, owner: str, stop: threading.Event) -> Non
 
 def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -> WatchResult:
     pulled = pull(context, observer)
-    looked = drift_look.look(context)
+    looked = _look(context, observer)
     for finding in looked.findings:
         # What people asked is shown by the console only: Prefect keeps what it is told beyond the reach of an erasure.
         facts = {key: finding.detail.get(key) for key in ("prompts", "share", "statistic", "threshold", "prompts_seen")}
@@ -105,6 +105,20 @@ def _pass(context: Context, scheduler: delivery.Scheduler, observer: Observer) -
         deleted=deleted,
         pulled=pulled,
     )
+
+
+def _look(context: Context, observer: Observer) -> drift_look.DriftLook:
+    """One look at drift; whatever fails there (an embedder that cannot be fetched), the rest of the pass goes on."""
+    try:
+        looked = drift_look.look(context)
+    except Exception as error:
+        # Our own words only: what a library says of a text may quote it.
+        said = f": {error.message}" if isinstance(error, TidemillError) else ""
+        observer.log(f"Drift waits, tried again with the next pass: {type(error).__name__}{said}")
+        return drift_look.DriftLook("failed")
+    if looked.note:
+        observer.log(looked.note)
+    return looked
 
 
 def retire(context: Context, observer: Observer) -> str | None:

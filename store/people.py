@@ -38,6 +38,26 @@ def first_seen(
     return found
 
 
+def first_came_between(conn: Connection, model: str, after: datetime, upto: datetime) -> bool:
+    """Whether the first request kept of somebody who gave a correction or a preference is from these times.
+
+    Cheap: nobody who spoke before `after` is looked up. A first request that retention deleted is not asked for, so a
+    True may be wrong; a False is right.
+    """
+    spoke = select(feedback.c.principal).where(
+        feedback.c.model == model, feedback.c.kind.in_(TEACHING_KINDS), feedback.c.created_at > after
+    )
+    first = func.min(interactions.c.created_at)
+    query = (
+        select(interactions.c.principal)
+        .where(interactions.c.model == model, interactions.c.principal.in_(spoke))
+        .group_by(interactions.c.principal)
+        .having(first > after, first <= upto)
+        .limit(1)
+    )
+    return conn.execute(query).first() is not None
+
+
 def remember(conn: Connection, model: str, firsts: Mapping[str, datetime]) -> None:
     """Keep `{pseudonym: time of the first request}`; an earlier time that is kept already stays."""
     rows = [checked(table, {"model": model, "pseudonym": who, "at": at}) for who, at in firsts.items()]

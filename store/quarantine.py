@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, case, delete, select, update
+from sqlalchemy import Connection, case, delete, exists, select, update
 
 from configs.errors import NotFoundError
 from data_contracts.records import QuarantinedRow, utc_now
@@ -76,6 +77,22 @@ def statuses(conn: Connection, model: str) -> dict[str, str]:
     """`{row id: held | released | dropped}`."""
     rows = conn.execute(select(table.c.row_id, table.c.status).where(table.c.model == model)).all()
     return {row.row_id: row.status for row in rows}
+
+
+def decided_since(conn: Connection, model: str, since: datetime) -> dict[str, str]:
+    """`{row id: released | dropped}` of what people decided after `since` and no retrain has left out again."""
+    query = select(table.c.row_id, table.c.status).where(
+        table.c.model == model,
+        table.c.status.in_(("released", "dropped")),
+        table.c.request_id.is_(None),
+        table.c.updated_at > since,
+    )
+    return {row.row_id: row.status for row in conn.execute(query)}
+
+
+def any_held(conn: Connection, model: str) -> bool:
+    """Whether a row waits for a person, for company or for its author's account to grow older."""
+    return bool(conn.execute(select(exists().where(table.c.model == model, table.c.status == "held"))).scalar_one())
 
 
 def set_status(conn: Connection, row_id: str, status: Literal["held", "released", "dropped"]) -> None:

@@ -50,8 +50,8 @@ class DriftFinding(Record):
     """For example `new topic: gift card, redeem`."""
     detail: dict[str, Any]
     """JSON-able: title, named (False: what is new forms no group), examples (at most five prompts, nearest to the
-    centre first), terms, prompts (in the region), share (of the recent prompts), statistic, threshold, prompts_seen,
-    reference."""
+    centre first), terms, prompts (in the region), share (of the recent prompts), statistic, threshold, prompts_seen
+    (tested so far: within the quotas and not set aside), reference."""
 
 
 class DriftMonitor:
@@ -84,6 +84,7 @@ class DriftMonitor:
         ]
         self._unnamed: set[str] = set(kept.get("unnamed", []))
         self._window = dict(kept.get("window", {"n": 0, "novel": 0, "cells": [0] * len(reference.local.centres)}))
+        self._asked = int(kept.get("asked", 0))
         self._people: dict[str, int] = dict(kept.get("people", {}))
         self._texts_seen: set[str] = set(kept.get("people_texts", []))
 
@@ -103,6 +104,7 @@ class DriftMonitor:
             "known": [{"centre": _pack(c[None]), "radius": r} for c, r in self._known],
             "unnamed": sorted(self._unnamed),
             "window": self._window,
+            "asked": self._asked,
             "people": self._people,
             "people_texts": sorted(self._texts_seen),
         }
@@ -115,8 +117,8 @@ class DriftMonitor:
         Args:
             prompts: in the order they were committed.
             embeddings: (len(prompts), d), same embedder as the reference.
-            principals: who asked; where given, a person counts at most `max_per_principal` times per window and the
-                same text once, as in the reference.
+            principals: who asked; where given, a person counts at most `max_per_principal` times in `window` prompts
+                asked, by whomever, and the same text once, as in the reference; what is set aside costs nothing.
 
         Raises:
             InputError: embeddings of another number or width, or not finite.
@@ -135,6 +137,9 @@ class DriftMonitor:
         cells = self.reference.local.cell(vectors)
         findings = []
         for i, prompt in enumerate(prompts):
+            self._next_asked()
+            if any(float(vectors[i] @ centre) >= radius for centre, radius in self._known):
+                continue
             if principals is not None and not self._counts(principals[i], prompt):
                 continue
             finding = self._one(prompt, vectors[i], float(scores[i]), int(cells[i]))
@@ -142,8 +147,17 @@ class DriftMonitor:
                 findings.append(finding)
         return findings
 
+    def _next_asked(self) -> None:
+        """One more prompt was asked. Quotas go by what was asked: a few people never fill a window with what counts."""
+        if self._asked >= self.config.window:
+            self._clear_quotas()
+        self._asked += 1
+
+    def _clear_quotas(self) -> None:
+        self._asked, self._people, self._texts_seen = 0, {}, set()
+
     def _counts(self, principal: str, prompt: str) -> bool:
-        """Whether this prompt of this person still counts in the current window."""
+        """Whether this prompt of this person still counts."""
         who = f"{unit_hash('principal', principal):.12f}"
         what = f"{unit_hash('text', principal, fold(prompt)):.12f}"
         if what in self._texts_seen or self._people.get(who, 0) >= self.config.max_per_principal:
@@ -154,8 +168,6 @@ class DriftMonitor:
 
     def _one(self, prompt: str, vector: np.ndarray, score: float, cell: int) -> DriftFinding | None:
         self._seen += 1
-        if any(float(vector @ centre) >= radius for centre, radius in self._known):
-            return None
         reference = self.reference
         # Ties: the same text asked again breaks them differently, so the position is hashed too.
         p = reference.novelty.p_value(score, f"{self._seen}\0{prompt}")
@@ -245,7 +257,6 @@ class DriftMonitor:
 
     def _restart_window(self) -> None:
         self._window = {"n": 0, "novel": 0, "cells": [0] * len(self.reference.local.centres)}
-        self._people, self._texts_seen = {}, set()
 
     def _finding(self, test: Test, region: Region | None, statistic: float, threshold: float) -> DriftFinding:
         """Name what was found, set its region aside and start the tests again."""
@@ -286,6 +297,7 @@ class DriftMonitor:
         self._recent = self._recent[np.array(keep, dtype=int)]
         self._log_s, self._sums, self._latched = 0.0, self.reference.local.start(), {}
         self._restart_window()
+        self._clear_quotas()
 
 
 def _pack(vectors: np.ndarray) -> str:

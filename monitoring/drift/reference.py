@@ -10,6 +10,8 @@ import io
 import json
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,19 +194,27 @@ def load_reference(folder: Path, name: str) -> DriftReference:
     """The saved reference of a digest.
 
     Raises:
-        NotFoundError: there is none.
-        InputError: the two files do not belong together.
+        NotFoundError: there is none, or one of its two files is gone.
+        InputError: a file cannot be read as what it is, or the two do not belong together.
     """
     path = folder / f"{name}.json"
-    if not path.exists():
-        raise NotFoundError("no such drift reference", where=path, fix="it is rebuilt at the next watch run")
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
-    if len(arrays["embeddings"]) != len(facts["prompts"]) or facts["digest"] != name:
+    try:
+        return _read(path, name)
+    except FileNotFoundError:
+        raise NotFoundError("no such drift reference", where=path, fix="it is rebuilt at the next watch run") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "a drift reference is damaged", where=path, fix="delete it: it is rebuilt at the next watch run"
-        )
+        ) from error
+
+
+def _read(path: Path, name: str) -> DriftReference:
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    # Opened here: of a damaged file numpy would leave its handle open.
+    with path.with_suffix(".npz").open("rb") as block, np.load(block, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    if not len(arrays["embeddings"]) == len(facts["prompts"]) == len(facts["principals"]) or facts["digest"] != name:
+        raise ValueError("the two files of a drift reference do not belong together")
 
     def part(prefix: str) -> dict[str, Any]:
         found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

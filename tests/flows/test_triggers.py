@@ -12,6 +12,7 @@ import pytest
 
 from data_contracts.ids import new_id
 from data_contracts.records import Cause, DatasetSnapshot, Incident, Message, QuarantinedRow, RetrainRequest, utc_now
+from data_contracts.review.operator import decide_rows
 from flows import delivery, triggers
 from flows.context import Context, open_context
 from flows.ledger import Ledger
@@ -252,12 +253,112 @@ def test_a_failed_retrain_loses_neither_its_rows_nor_its_incident(context: Conte
     assert {c.kind for c in again.causes} == {"feedback", "incident"}
 
 
+def test_a_cancelled_retrain_loses_nothing_and_comes_back_after_the_cooldown_only(tmp_path: Path) -> None:
+    limits = {"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 100.0, "max_retrains_per_day": 1}
+    context = open_context(tiny_config(tmp_path / "state", triggers=limits))
+    an_incident(context)
+    with context.store.write() as conn:
+        drift.add_finding(conn, context.model, "novelty", "bulk orders", {"examples": []})
+    first, _ = triggers.update(context)
+    assert first is not None
+    assert first.status == "ready"
+    with context.store.write() as conn:
+        requests.cancel(conn, first.id)
+    now = utc_now()
+    again, reason = triggers.update(context, now + timedelta(seconds=50))
+    assert again is not None
+    assert (again.number, again.status) == (2, "waiting")
+    assert reason.startswith("cooldown: ")
+    assert {c.kind for c in again.causes} == {"incident", "drift"}
+    again, reason = triggers.update(context, now + timedelta(seconds=101))
+    assert again is not None
+    assert (again.status, reason) == ("ready", ""), "what never ran is in no budget"
+    context.store.close()
+
+
+def test_a_cancel_does_not_shorten_the_cooldown_of_the_bad_end_before_it(tmp_path: Path) -> None:
+    limits = {"min_new_rows": 10, "min_rows_any_cause": 5, "cooldown_s": 100.0}
+    context = open_context(tiny_config(tmp_path / "state", triggers=limits))
+    add_corrections(context.store, context.model)
+    triggers.update(context)
+    finish_one(context, "blocked")
+    an_incident(context)
+    request, _ = triggers.update(context)
+    assert request is not None
+    with context.store.write() as conn:
+        requests.cancel(conn, request.id)
+    now = utc_now()
+    assert triggers.update(context, now + timedelta(seconds=150))[1].startswith("cooldown: ")
+    assert triggers.update(context, now + timedelta(seconds=201))[1] == ""
+    context.store.close()
+
+
 def test_rows_the_contract_refused_do_not_start_a_retrain_again(context: Context) -> None:
     ids = add_corrections(context.store, context.model)
     held = [QuarantinedRow(row_id=i, digest="d", reason="contract.completion_not_rude") for i in ids]
     with context.store.write() as conn:
         quarantine.put(conn, context.model, held, None)
     assert triggers.update(context) == (None, "")
+
+
+def retrain_that_held_all(context: Context, ids: list[str]) -> None:
+    """A retrain by hand that found nothing it may teach."""
+    with context.store.write() as conn:
+        requests.open_or_attach(conn, context.model, a_cause("manual"), status="ready")
+    claimed = claim_one(context)
+    with context.store.write() as conn:
+        outputs = {"ingest": {"watermark": interactions.latest_seq(conn)}, "snapshot": {"snapshot": None}}
+        for name, output in outputs.items():
+            steps.begin(conn, claimed.id, name, "d", claimed.token)
+            steps.complete(conn, claimed.id, name, claimed.token, output)
+        held = [QuarantinedRow(row_id=i, digest="d", reason="uncorroborated") for i in ids]
+        quarantine.put(conn, context.model, held, claimed.id)
+        requests.finish(conn, claimed.id, claimed.token, "done", "no_data")
+
+
+def test_rows_a_person_released_start_a_retrain_without_a_new_correction(context: Context) -> None:
+    ids = add_corrections(context.store, context.model)
+    retrain_that_held_all(context, ids)
+    assert triggers.update(context) == (None, "")
+    decide_rows(context.store, context.model, ids, "released", by="mira", reason="checked")
+    request, reason = triggers.update(context)
+    assert request is not None
+    assert (request.status, reason, [c.kind for c in request.causes]) == ("ready", "", ["feedback"])
+    finish_one(context)
+    assert triggers.update(context) == (None, ""), "released once, they are new once"
+
+
+def test_released_suspects_of_a_blocked_round_are_new_again(context: Context) -> None:
+    ids = add_corrections(context.store, context.model)
+    triggers.update(context)
+    finish_one(context, "blocked")
+    with context.store.write() as conn:
+        suspects = [QuarantinedRow(row_id=i, digest="d", reason="suspect") for i in ids]
+        quarantine.put(conn, context.model, suspects, requests.list_requests(conn, context.model)[0].id)
+    assert triggers.update(context) == (None, "")
+    decide_rows(context.store, context.model, ids, "released", by="mira", reason="all looked at")
+    request, reason = triggers.update(context)
+    assert request is not None
+    assert (request.status, reason, [c.kind for c in request.causes]) == ("ready", "", ["feedback"])
+    finish_one(context, "blocked")
+    with context.store.write() as conn:  # the next round held them again for another reason
+        last = requests.list_requests(conn, context.model)[0].id
+        quarantine.put(conn, context.model, [QuarantinedRow(row_id=i, digest="d", reason="cap") for i in ids], last)
+    assert triggers.update(context) == (None, "")
+
+
+def test_accounts_that_came_of_age_start_a_retrain_without_a_new_correction(tmp_path: Path) -> None:
+    trust = {"holdout_share": 0.3, "corroborating_principals": 2, "trust": {"min_account_age_days": 7}}
+    context = open_context(tiny_config(tmp_path / "state", curation=trust))
+    ids = add_corrections(context.store, context.model)
+    assert triggers.update(context) == (None, ""), "nobody is old enough"
+    retrain_that_held_all(context, ids)
+    now = utc_now()
+    assert triggers.update(context, now + timedelta(days=6)) == (None, "")
+    request, reason = triggers.update(context, now + timedelta(days=8))
+    assert request is not None
+    assert (request.status, reason, [c.kind for c in request.causes]) == ("ready", "", ["feedback"])
+    context.store.close()
 
 
 def test_a_promotion_fixes_what_its_retrain_had_read_and_nothing_else(context: Context) -> None:

@@ -157,6 +157,48 @@ def test_one_person_cannot_raise_an_alarm_alone(reference):
     assert DriftMonitor(reference, CONFIG).observe(prompts, vectors, ["one-user"] * 200) == []
 
 
+def ask_around(reference, state, seed, count, people, new_share=0.0):
+    """`count` prompts of `people` regulars in looks of 100, as the watch asks: `(findings, state as stored)`."""
+    prompts, vectors, _, _ = traffic(seed, count, new_share)
+    who = [f"regular-{u}" for u in np.random.default_rng(seed).integers(0, people, count)]
+    found = []
+    for start in range(0, count, 100):
+        part = slice(start, start + 100)
+        monitor = DriftMonitor(reference, CONFIG, state)
+        found += monitor.observe([f"{p} of {seed}" for p in prompts[part]], vectors[part], who[part])
+        state = json.loads(json.dumps(monitor.state()))
+    return found, state
+
+
+def test_regulars_who_used_up_their_quota_are_heard_again(reference):
+    few = 40
+    assert few < CONFIG.window // CONFIG.max_per_principal
+    quiet, state = ask_around(reference, None, 20, 3000, few)
+    assert quiet == []
+    state.pop("asked", None)  # as a state of before quotas went by what was asked
+    found, _ = ask_around(reference, state, 21, 1000, few, new_share=0.5)
+    assert any("gift card" in f.name for f in found)
+
+
+def test_a_person_counts_no_more_than_the_quota_in_a_window_of_prompts_asked(reference):
+    for people in (1, 10, 40):
+        _, state = ask_around(reference, None, 22, 3000, people)
+        periods = 3000 // CONFIG.window
+        assert state["seen"] <= periods * people * CONFIG.max_per_principal
+
+
+def test_what_is_set_aside_costs_nobody_anything(reference):
+    found, state = ask_around(reference, None, 23, 1000, 200, new_share=0.5)
+    assert any("gift card" in f.name for f in found)
+    before = state["seen"], state["people"]
+    prompts, vectors, _, _ = traffic(24, 60, new_share=1.0)
+    vectors = np.repeat(CENTRES[NEW : NEW + 1], 60, axis=0) / np.linalg.norm(CENTRES[NEW])
+    state["asked"] = 0
+    monitor = DriftMonitor(reference, CONFIG, state)
+    assert monitor.observe(prompts, vectors, [f"regular-{n % 9}" for n in range(60)]) == []
+    assert (monitor.state()["seen"], monitor.state()["people"]) == before
+
+
 def test_novelty_without_a_group_is_said_once_and_a_topic_after_it_still_found(reference):
     prompts, vectors, _, _ = traffic(8, 900, new_share=0.0)
     rng = np.random.default_rng(9)
