@@ -100,21 +100,34 @@ def _tombstones(context: Context) -> int:
     from data_contracts.snapshots import erase_rows, read_manifest
 
     with context.store.read() as conn:
-        live = _live_snapshots(context)
-        idle = [digest for digest in snapshots.digests(conn, context.model) if digest not in live]
-        todo = {digest: lost for digest in idle if (lost := snapshots.lost_rows(conn, digest))}
+        found = snapshots.digests(conn, context.model)
+    live = _live_snapshots(context)  # after the list: what is recorded meanwhile is not in it
     erased = 0
-    for digest, lost in todo.items():
+    for digest in found:
+        if digest in live:
+            continue
+        with context.store.read() as conn:
+            lost, known = snapshots.lost_rows(conn, digest), snapshots.facts(conn, digest)
+        if not lost or known is None:
+            continue
         folder = context.state.snapshots / digest
         try:
-            changed = erase_rows(folder, lost)
+            record = read_manifest(folder)
+            # By the ids that are left, where they are listed: `erased` counts rows, and an incident has several under
+            # one id. Where they are more than 10,000, the ids in the file are looked through.
+            listed = len(record.row_ids) >= record.feedback_rows
+            if record.erased == known["erased"] and listed and lost.isdisjoint(record.row_ids):
+                continue
+            erase_rows(folder, lost)
             record = read_manifest(folder)
         except SnapshotError:
             continue  # not on this machine, or gone
-        erased += changed
+        # Against what the store knew: what a pass erased that was killed before it could say so counts now.
+        changed = record.erased - known["erased"]
         if changed:
             with context.store.write() as conn:
                 snapshots.replace_record(conn, record)
+        erased += changed
     return erased
 
 

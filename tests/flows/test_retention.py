@@ -15,18 +15,31 @@ from sqlalchemy import func, select
 
 from configs.errors import ConfigError
 from data_contracts.ids import unnamed_caller
-from data_contracts.records import Cause, QuarantinedRow, utc_now
-from data_contracts.snapshots import read_rows, remaining_rows
+from data_contracts.records import Cause, QuarantinedRow, SnapshotRow, utc_now
+from data_contracts.snapshot_files import DERIVED
+from data_contracts.snapshots import erase_rows, publish, read_manifest, read_rows, remaining_rows
 from flows import curating
 from flows import erasure as job
-from flows.context import open_context
+from flows.context import Context, open_context
 from flows.erasure_scan import scan
 from flows.observer import PrintObserver
 from flows.retention import cutoffs, retain
 from flows.watch import _retain
 from models.embedding_cache import CachedEmbedder
 from monitoring.erasure_deadline import retire_overdue
-from store import audit, drift, erasure, feedback, incidents, interactions, people, quarantine, requests, reviews
+from store import (
+    audit,
+    drift,
+    erasure,
+    feedback,
+    incidents,
+    interactions,
+    people,
+    quarantine,
+    requests,
+    reviews,
+    snapshots,
+)
 from store.retention import drop_feedback
 from store.tables import first_seen
 from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, _ask, _say, build, settled, world_config
@@ -314,3 +327,54 @@ def test_a_request_deleted_while_an_erasure_settles_leaves_nothing(aged: World) 
     assert job.go_on(context, PrintObserver(quiet=True), now=settled(aged)) == 0
     with context.store.read() as conn:
         assert people.remembered(conn, context.pseudonym(NAME)) == 0
+
+
+@pytest.fixture
+def tombstoned(tmp_path: Path) -> Iterator[tuple[Context, Path]]:
+    """A snapshot of an incident with three paraphrases and of two corrections; in the store there is one of these."""
+    context = open_context(world_config(tmp_path / "state", retention={"ttl_days": {"feedback": 30}}))
+    world = World(context)
+    asked = _ask(world, NAME, PROMPT)
+    kept = _say(asked, NAME, "At counter nineteen.")
+    rows = [
+        SnapshotRow(
+            digest=f"{n:064x}", split="train", source="correction", messages=asked.messages, completion=f"answer {n}",
+            row_id=row_id,
+        )
+        for n, row_id in enumerate(["incident:gone", "incident:gone", "incident:gone", kept.id, "gone"])
+    ]  # fmt: skip
+    record = publish(
+        context.state.snapshots, rows, model=context.model, contract_digest="c", base_digest="b", watermark=1,
+        reasons={}, replay={}, created_at=utc_now(),
+    )  # fmt: skip
+    with context.store.write() as conn:
+        interactions.insert(conn, [asked])
+        feedback.insert(conn, [(context.model, kept)])
+        snapshots.insert(conn, record, {row.row_id: row.split for row in rows})
+    yield context, Path(record.path)
+    context.store.close()
+
+
+def test_a_snapshot_whose_lost_rows_are_tombstones_is_not_read_again(tombstoned: tuple[Context, Path]) -> None:
+    context, folder = tombstoned
+    assert retain(context)["snapshot_rows"] == 4
+    made = folder / DERIVED / "looked"  # who looks for rows to erase sweeps this
+    made.parent.mkdir()
+    made.touch()
+    assert retain(context)["snapshot_rows"] == 0
+    assert made.is_file()
+    # Four rows are erased and two ids lost by now: only the ids tell that a third one is still there.
+    assert retain(context, now=a_month_later()) == {"feedback": 1, "snapshot_rows": 1}
+    assert remaining_rows(folder) == []
+
+
+def test_tombstones_nobody_recorded_are_counted_by_the_next_pass(tombstoned: tuple[Context, Path]) -> None:
+    """It was killed after the manifest was written."""
+    context, folder = tombstoned
+    assert erase_rows(folder, {"gone", "incident:gone"}) == 4
+    (folder / "rows-left.parquet").touch()
+    assert retain(context)["snapshot_rows"] == 4
+    assert not (folder / "rows-left.parquet").exists()
+    with context.store.read() as conn:
+        assert snapshots.get(conn, folder.name) == read_manifest(folder)
+    assert retain(context)["snapshot_rows"] == 0
