@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,6 +59,15 @@ def later(days: float) -> object:
     return utc_now() + timedelta(days=days)
 
 
+def logged(context: Context) -> Counter[str]:
+    """What the audit log says retention deleted."""
+    with context.store.read() as conn:
+        entries = [entry for entry in audit.entries(conn) if entry.action == "retention.deleted"]
+    return Counter(
+        kind for entry in entries for kind, n in entry.detail.items() if isinstance(n, int) for _ in range(n)
+    )
+
+
 def test_without_limits_nothing_goes(tmp_path: Path) -> None:
     world = build(tmp_path / "state")
     assert cutoffs(world.context) == {}
@@ -87,9 +97,8 @@ def test_old_things_go_and_are_counted_in_the_audit_log(world: World) -> None:
     counts = retain(world.context, now=utc_now() + timedelta(days=31))
     assert (counts["feedback"], counts["interaction"]) == (10, 7)  # an open incident quotes the eighth
     with world.context.store.read() as conn:
-        entry = audit.entries(conn, 1)[0]
         audit.verify(conn)
-    assert (entry.action, entry.detail["feedback"]) == ("retention.deleted", 10)
+    assert logged(world.context) == {kind: n for kind, n in counts.items() if n}
     assert not list(world.context.state.reports.glob("*.html"))
     assert not list(world.context.state.runs.iterdir())
     assert not any(retain(world.context, now=utc_now() + timedelta(days=31)).values())
@@ -156,14 +165,37 @@ def test_a_limit_beyond_the_end_of_dates_is_refused(tmp_path: Path) -> None:
     assert cutoffs(open_context(world_config(tmp_path, retention={"ttl_days": {"feedback": 36_500}})))
 
 
-def test_a_file_retention_cannot_reach_does_not_stop_the_watch(world: World, tmp_path: Path) -> None:
-    reports = world.context.state.reports
-    reports.rename(tmp_path / "reports")
-    reports.mkdir()
-    (reports / "loop").symlink_to(reports / "loop")  # to look at it is an OSError
+def test_a_file_retention_cannot_reach_stops_nothing(world: World) -> None:
+    context, reports = world.context, world.context.state.reports
+    whole = len(list(reports.glob("*.html")))
+    (reports / "loop.html").symlink_to(reports / "loop.html")  # to look behind it is an OSError
+    (reports / "gone.html").symlink_to(reports / "nowhere")
+    (reports / "folder.html").mkdir()
+    (context.state.runs / "link").symlink_to(reports)
     observer = PrintObserver(quiet=True)
-    assert _retain(world.context, observer) == {}
-    assert observer.lines == ["Retention waits: OSError"]
+    now = a_month_later()
+    assert retain(context, dry_run=True, now=now)["report"] == whole + 3
+    counts = retain(context, now=now)
+    assert (counts["feedback"], counts["report"]) == (10, whole + 2)
+    assert logged(context) == {kind: n for kind, n in counts.items() if n}
+    assert [path.name for path in reports.iterdir()] == ["folder.html"]
+    assert [path.name for path in context.state.runs.iterdir()] == ["link"]
+    assert not any(retain(context, now=now).values())
+    assert (_retain(context, observer), observer.lines) == ({}, [])
+
+
+def test_a_pass_that_fails_half_way_has_said_what_it_deleted_and_emptied_the_log(world: World) -> None:
+    """Its entry is in the transaction that deletes: nothing that comes after can lose it."""
+    context = world.context
+    wal = context.state.root / "tidemill.db-wal"
+    (context.state.snapshots / world.snapshot / "rows-left.parquet").mkdir()  # no file that could be unlinked
+    with context.store.write() as conn:
+        erasure.taint(conn, [world.version], "e", utc_now())
+        retire_overdue(conn, context.model, utc_now() + timedelta(days=1), actor="test")
+    with pytest.raises(OSError, match="rows-left"):
+        retain(context, now=a_month_later())
+    assert logged(context) == {"feedback": 10}
+    assert wal.stat().st_size == 0
 
 
 def a_month_later() -> datetime:
@@ -180,7 +212,7 @@ def test_a_closed_incident_goes_with_the_rows_it_taught_where_no_live_version_st
     assert (counts["incident"], counts["interaction"], counts["snapshot_rows"]) == (1, 8, 0)
     with store.write() as conn:
         assert [i.id for i in incidents.all(conn, model)] == [world.theirs["opened"]]  # an open one never goes
-        assert audit.entries(conn, 1)[0].detail["incident"] == 1
+        assert logged(world.context)["incident"] == 1
         erasure.taint(conn, [world.version], "e", utc_now())
         retire_overdue(conn, model, utc_now() + timedelta(days=1), actor="test")
     assert len(read_rows(folder)) == 8
