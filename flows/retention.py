@@ -8,6 +8,7 @@ rollback goes back to: that version must stay reproducible. In every other snaps
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -39,19 +40,43 @@ def cutoffs(context: Context, now: datetime | None = None) -> Cutoffs:
     return {kind: now - timedelta(days=days) for kind, days in ttl.items() if days is not None}
 
 
+@dataclass
+class _Pass:
+    """One pass, and what it deleted until now."""
+
+    context: Context
+    limits: Cutoffs
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def note(self, conn: Connection, kind: str, number: int, **where: str) -> None:
+        """Count what a transaction deletes and put it into the audit log with it; at its end, as everybody does."""
+        self.counts[kind] = self.counts.get(kind, 0) + number
+        if number:
+            before = {kind: self.limits[kind].isoformat()} if kind in self.limits else {}
+            detail = {kind: number, "before": before, **where}
+            audit.append(conn, "retention", "retention.deleted", self.context.model, detail)
+
+
 def retain(context: Context, *, dry_run: bool = False, now: datetime | None = None) -> dict[str, int]:
     """Delete what is too old, or count it; returns `{kind: number}` for the kinds that have a limit.
 
-    Feedback and incidents go before requests: a request is kept as long as one of them points to it.
+    Feedback and incidents go before requests: a request is kept as long as one of them points to it. What was deleted
+    is in the audit log and out of the write-ahead log also where the pass fails later.
+
+    Raises:
+        StoreError: the write-ahead log could not be emptied; what was deleted stays deleted.
+        OSError: a folder cannot be read or written.
     """
     limits = cutoffs(context, now)
-    counts = _count(context, limits) if dry_run else _delete(context, limits)
-    if not dry_run and any(counts.values()):
-        context.store.scrub(rewrite=False)
-        with context.store.write() as conn:
-            limits_said = {kind: at.isoformat() for kind, at in limits.items()}
-            audit.append(conn, "retention", "retention.deleted", context.model, {**counts, "before": limits_said})
-    return counts
+    if dry_run:
+        return _count(context, limits)
+    this = _Pass(context, limits)
+    try:
+        _delete(this)
+    finally:
+        if any(this.counts.values()):
+            context.store.scrub(rewrite=False)
+    return this.counts
 
 
 def _count(context: Context, limits: Cutoffs) -> dict[str, int]:
@@ -60,62 +85,75 @@ def _count(context: Context, limits: Cutoffs) -> dict[str, int]:
         for kind, count in TABLES.items():
             if kind in limits:
                 counts[kind] = count(conn, context.model, limits[kind])
-    return {**counts, **retention_files.tidy(context, limits, dry_run=True)}
+    return {**counts, **dict(retention_files.tidy(context, limits, dry_run=True))}
 
 
-def _delete(context: Context, limits: Cutoffs) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _delete(this: _Pass) -> None:
+    context, limits = this.context, this.limits
     if "feedback" in limits:
-        counts["feedback"] = _batches(context, retention.drop_feedback, limits["feedback"])
+        _batches(this, "feedback", retention.drop_feedback)
     if "incident" in limits:
-        counts["incident"] = _batches(context, retention.drop_incidents, limits["incident"])
+        _batches(this, "incident", retention.drop_incidents)
     if limits.keys() & set(TAUGHT):
-        counts["snapshot_rows"] = _tombstones(context)
+        _tombstones(this)
     if "interaction" in limits:
-        forget = partial(retention.drop_interactions, alias=context.pseudonym)
-        counts["interaction"] = _batches(context, forget, limits["interaction"])
+        _batches(this, "interaction", partial(retention.drop_interactions, alias=context.pseudonym))
     if "quarantine" in limits:
         with context.store.write() as conn:
-            counts["quarantine"] = retention.drop_quarantine(conn, context.model, limits["quarantine"])
+            this.note(conn, "quarantine", retention.drop_quarantine(conn, context.model, limits["quarantine"]))
     if "review" in limits:
-        counts["review"] = _batches(context, retention.drop_reviews, limits["review"])
-    return {**counts, **retention_files.tidy(context, limits)}
-
-
-def _batches(context: Context, drop: Callable[[Connection, str, datetime], Collection[str]], before: datetime) -> int:
-    gone: set[str] = set()
-    while True:
+        _batches(this, "review", retention.drop_reviews)
+    for kind, number in retention_files.tidy(context, limits):
         with context.store.write() as conn:
-            ids = drop(conn, context.model, before)
-        gone.update(ids)
-        if len(ids) < retention.BATCH:
-            return len(gone)
+            this.note(conn, kind, number)
 
 
-def _tombstones(context: Context) -> int:
+def _batches(this: _Pass, kind: str, drop: Callable[[Connection, str, datetime], Collection[str]]) -> None:
+    while True:
+        with this.context.store.write() as conn:
+            gone = len(drop(conn, this.context.model, this.limits[kind]))
+            this.note(conn, kind, gone)
+        if gone < retention.BATCH:
+            return
+
+
+def _tombstones(this: _Pass) -> None:
     """Take rows that are not in the store any more out of this model's snapshots behind no live version.
 
     Looked up by what is left, not by what just went: a pass that was killed between the two is made good by the next.
     """
     from data_contracts.snapshots import erase_rows, read_manifest
 
+    context = this.context
+    this.counts["snapshot_rows"] = 0
     with context.store.read() as conn:
-        live = _live_snapshots(context)
-        idle = [digest for digest in snapshots.digests(conn, context.model) if digest not in live]
-        todo = {digest: lost for digest in idle if (lost := snapshots.lost_rows(conn, digest))}
-    erased = 0
-    for digest, lost in todo.items():
+        found = snapshots.digests(conn, context.model)
+    live = _live_snapshots(context)  # after the list: what is recorded meanwhile is not in it
+    for digest in found:
+        if digest in live:
+            continue
+        with context.store.read() as conn:
+            lost, known = snapshots.lost_rows(conn, digest), snapshots.facts(conn, digest)
+        if not lost or known is None:
+            continue
         folder = context.state.snapshots / digest
         try:
-            changed = erase_rows(folder, lost)
+            record = read_manifest(folder)
+            # By the ids that are left, where they are listed: `erased` counts rows, and an incident has several under
+            # one id. Where they are more than 10,000, the ids in the file are looked through.
+            listed = len(record.row_ids) >= record.feedback_rows
+            if record.erased == known["erased"] and listed and lost.isdisjoint(record.row_ids):
+                continue
+            erase_rows(folder, lost)
             record = read_manifest(folder)
         except SnapshotError:
             continue  # not on this machine, or gone
-        erased += changed
+        # Against what the store knew: what a pass erased that was killed before it could say so counts now.
+        changed = record.erased - known["erased"]
         if changed:
             with context.store.write() as conn:
                 snapshots.replace_record(conn, record)
-    return erased
+                this.note(conn, "snapshot_rows", changed, snapshot=digest)
 
 
 def _live_snapshots(context: Context) -> set[str]:

@@ -85,15 +85,8 @@ def _row_proposals(context: Context, conn: Connection, room: int) -> list[Propos
     if not reasons or room <= 0:
         return []
     most = settings.max_items_per_principal
-    found = review_feeds.unqueued_rows(conn, model, reasons, per_principal=most, limit=room + most)
-    shown = Counter(reviews.open_per_person(conn, model))
-    chosen: list[Proposal] = []
-    for proposal in row_items(found, model, settings, context.redactor):
-        author = proposal.people[0]
-        if shown[author] < most and len(chosen) < room:
-            shown[author] += 1
-            chosen.append(proposal)
-    return chosen
+    found = review_feeds.unqueued_rows(conn, model, reasons, per_principal=most, limit=room)
+    return row_items(found, model, settings, context.redactor)
 
 
 def _samples(context: Context, conn: Connection, room: int, seq: int) -> tuple[list[Proposal], int]:

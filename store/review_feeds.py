@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, exists, func, select
 
 from data_contracts.records import OPEN_REVIEW_STATUSES, LabelledRow, QuarantinedRow, utc_now
 from store.feedback import TEACHING_KINDS, labelled_by_id
+from store.reviews import people_shown
 from store.rows import insert_into
 from store.tables import feedback as said
 from store.tables import interactions as served
@@ -42,27 +43,33 @@ def unqueued_rows(
 ) -> list[tuple[QuarantinedRow, LabelledRow]]:
     """Rows held for one of `reasons` that are not in the queue: everybody's first, then everybody's second, and so on.
 
+    Whoever has open items gets the fewer, and none at the cap: their rows are not counted into `limit`, where those of
+    enough people at the cap would keep out everybody else's.
+
     Args:
         conn: a connection.
         model: whose rows.
         reasons: exact reason codes.
-        per_principal: most rows of one author.
+        per_principal: most rows of one author, open items that show their words included.
         limit: most rows.
     """
     queued = exists().where(
         items.c.kind.in_(ROW_KINDS), items.c.subject == held.c.row_id, items.c.status != "withdrawn"
     )
     place = func.row_number().over(partition_by=said.c.principal, order_by=said.c.seq).label("place")
-    columns = (held.c.row_id, held.c.digest, held.c.reason, held.c.detail, held.c.status, said.c.seq, place)
+    shown = people_shown(model).subquery()
+    left = (per_principal - func.coalesce(shown.c.n, 0)).label("left")
+    columns = (held.c.row_id, held.c.digest, held.c.reason, held.c.detail, held.c.status, said.c.seq, place, left)
     ranked = (
         select(*columns)
         .join_from(held, said, held.c.row_id == said.c.id)
+        .join(shown, shown.c.value == said.c.principal, isouter=True)
         .where(held.c.model == model, held.c.status == "held", held.c.reason.in_(reasons), ~queued)
         .where(said.c.kind.in_(TEACHING_KINDS))
         .subquery()
     )
     query: Select[Any] = (
-        select(ranked).where(ranked.c.place <= per_principal).order_by(ranked.c.place, ranked.c.seq).limit(limit)
+        select(ranked).where(ranked.c.place <= ranked.c.left).order_by(ranked.c.place, ranked.c.seq).limit(limit)
     )
     found = [
         QuarantinedRow.model_validate({c: row._mapping[c] for c in ("row_id", "digest", "reason", "detail", "status")})

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select, update
 
 from configs.errors import ConflictError, NotFoundError, StaleTokenError
 from data_contracts.records import (
@@ -173,14 +173,18 @@ def open_subjects(conn: Connection, model: str) -> list[tuple[str, str, str]]:
 
 def open_per_person(conn: Connection, model: str) -> dict[str, int]:
     """`{principal: number of open items that show their words}`."""
-    query = (
-        select(links.c.value, func.count())
+    return {value: int(n) for value, n in conn.execute(people_shown(model))}
+
+
+def people_shown(model: str) -> Select[tuple[str, int]]:
+    """The query of `open_per_person`: columns `value` and `n`."""
+    return (
+        select(links.c.value, func.count().label("n"))
         .join_from(links, items, links.c.item == items.c.id)
         .where(items.c.model == model, items.c.kind != "gold", links.c.kind == "person")
         .where(items.c.status.in_((*LABELLING, "adjudicate")))
         .group_by(links.c.value)
     )
-    return {value: int(n) for value, n in conn.execute(query)}
 
 
 def set_status(conn: Connection, id: str, status: ReviewStatus, outcome: ReviewVerdict | Literal[""] = "") -> None:

@@ -128,7 +128,7 @@ incidents = Table(
     Column("opened_at", Time, nullable=False),
     Column("opened_by", String(128), nullable=False),
     Column("root_cause", String(64), nullable=False, server_default=text("''")),
-    # None while it is open, and of those closed before this was kept.
+    # None while it is open.
     Column("closed_at", Time),
 )
 

@@ -4,11 +4,12 @@ The cursor is a ledger: for each file how many rows were read, and which file th
 inode and times, or its ETag). No date is compared, so a file that appears late with an old one is read like any other.
 A file that has changed is read again from its beginning, and its rows are known by their ids; of JSON Lines that were
 only appended to (the digest of what was read is still the same) just the new lines are. What is being written while
-it is read is read again next time.
+it is read is read again next time, and so is a packed file that is torn: it is named, and the others are read.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import itertools
 import re
@@ -37,6 +38,8 @@ _LOOK, _LOOK_AT = 20, 2000
 """Rows the format is recognised by, and how many are read to find as many good ones."""
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _UNFINISHED = "the last line is not finished; it is read again when the file has changed"
+_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+"""What a torn packed file raises: no outage, it alone cannot be read."""
 
 
 @dataclass
@@ -65,6 +68,9 @@ class _Pending:
     size: int = 0
     """Characters."""
 
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.errors or self.skipped)
+
     def take(self, cursor: Cursor) -> Batch:
         batch = Batch(to_batch(self.lines), cursor, tuple(self.errors), dict(self.skipped))
         self.lines, self.errors, self.skipped, self.rows, self.size = [], [], Counter(), 0, 0
@@ -90,23 +96,46 @@ class FileSource:
         return f"{kind}:{re.sub('//[^/@]*@', '//***@', self.url)}"
 
     def read(self, cursor: Cursor | None = None) -> Iterator[Batch]:
-        """Rows of files that are new, longer or changed, in order of their names."""
+        """Rows of files that are new, longer or changed, in order of their names.
+
+        Raises:
+            InputError, SourceError: as the seam says; what was read before is passed on first.
+        """
         known = {path: _Place(*entry) for path, entry in (cursor or {}).get("files", {}).items()}
         found = self._files()
         # A file that went away is forgotten: should it come back, its rows are known by their ids.
         ledger = {path: known[path] for path in found if path in known}
         pending = _Pending()
-        for path in found:
-            place = ledger.setdefault(path, _Place())
-            key = self._ask(lambda path=path: file_key(self._fs, path), path)
-            if place.done and place.key == key:
-                continue
-            for full in self._ask_all(self._file(path, key, place, pending, len(found) == 1), path):
-                if full:
-                    yield pending.take(_as_cursor(ledger))
-            place.done = True
-        if pending.rows or pending.errors or pending.skipped or _as_cursor(ledger) != (cursor or {}):
+        try:
+            for path in found:
+                place = ledger.setdefault(path, _Place())
+                for full in self._new_in(path, place, pending, len(found) == 1):
+                    if full:
+                        yield pending.take(_as_cursor(ledger))
+        except (InputError, SourceError):
+            if pending:
+                yield pending.take(_as_cursor(ledger))
+            raise
+        if pending or _as_cursor(ledger) != (cursor or {}):
             yield pending.take(_as_cursor(ledger))
+
+    def _new_in(self, path: str, place: _Place, pending: _Pending, alone: bool) -> Iterator[bool]:
+        """Fill `pending` from one file, if it is new or changed; yields True whenever it is full."""
+        key = self._ask(lambda: file_key(self._fs, path), path)
+        if place.done and place.key == key:
+            return
+        try:
+            yield from self._file(path, key, place, pending, alone)
+        except _DAMAGED as error:
+            if alone:
+                raise self._gone(error, path) from error
+            place.done = False
+            found = InputError("the file is damaged or not finished", found=type(error).__name__)
+            pending.errors.append(RowError.of(path, 0, found))
+        except OSError as error:
+            raise self._gone(error, path) from error
+        else:
+            place.done = True
 
     # --- which files ------------------------------------------------------------------------------
 
@@ -145,12 +174,6 @@ class FileSource:
             return question()
         except Exception as error:
             # A file system of somebody else's: each has errors of its own for being down.
-            raise self._gone(error, where) from error
-
-    def _ask_all(self, rows: Iterator[bool], where: str) -> Iterator[bool]:
-        try:
-            yield from rows
-        except (OSError, EOFError, zlib.error) as error:
             raise self._gone(error, where) from error
 
     def _gone(self, error: Exception, where: str) -> InputError | SourceError:

@@ -170,6 +170,56 @@ def test_a_file_that_cannot_be_opened_is_a_source_that_is_down(tmp_path: Path) -
         follow("http://127.0.0.1:9/x.jsonl")
 
 
+def test_a_torn_file_is_named_and_keeps_no_other_out(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(line(n) for n in range(20, 400)))
+    garbled = whole[:20] + b"x" * 20 + whole[40:]
+    torn = {
+        "b.jsonl.gz": whole[:-40],
+        "c.jsonl.gz": garbled,
+        "d.jsonl.gz": b"\x1f\x8c" + whole[2:],
+        "e.json.gz": whole[:30],
+    }
+    for name, body in torn.items():
+        (tmp_path / name).write_bytes(body)
+    (tmp_path / "a.jsonl").write_bytes(line(1))
+    (tmp_path / "z.jsonl").write_bytes(line(2))
+    found, errors, cursor = follow(tmp_path)
+    assert {"c1", "c2"} <= set(found)
+    assert [e.split(": ")[0] for e in errors] == [str(tmp_path / name) for name in sorted(torn)]
+    assert all("the file is damaged or not finished" in e for e in errors)
+    again, errors, cursor = follow(tmp_path, cursor)
+    assert {"c1", "c2"}.isdisjoint(again)
+    assert len(errors) == 4  # said again with every look until it is mended or gone
+    for name in ("c.jsonl.gz", "d.jsonl.gz", "e.json.gz"):
+        (tmp_path / name).unlink()
+    (tmp_path / "b.jsonl.gz").write_bytes(whole)
+    mended, errors, cursor = follow(tmp_path, cursor)
+    assert errors == []
+    assert set(found) | set(again) | set(mended) >= {"c1", "c2", *(f"c{n}" for n in range(20, 400))}
+    assert follow(tmp_path, cursor)[0] == []
+
+
+def test_the_import_of_a_folder_goes_on_behind_a_torn_file_too(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line(1))[:-4])
+    (tmp_path / "b.jsonl").write_bytes(line(2))
+    for format in ("jsonl", "auto"):
+        rows, errors, _ = read_all(FileSource(str(tmp_path), format))
+        assert "c2" in texts(rows)
+        assert [e.origin for e in errors] == [str(tmp_path / "a.jsonl.gz")]
+
+
+def test_what_was_read_before_an_outage_is_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(line(1))
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "b.jsonl")
+    reading = FileSource(f"{tmp_path}/*.jsonl", "jsonl", follow=True).read()
+    first = next(reading)
+    assert texts(rows_of([first])) == ["c1"]
+    with pytest.raises(SourceError, match="cannot be read now"):
+        next(reading)
+    (tmp_path / "b.jsonl").unlink()
+    assert follow(f"{tmp_path}/*.jsonl", first.cursor)[0] == []
+
+
 @pytest.mark.parametrize("format", ["jsonl", "sharegpt", "csv", "parquet", "argilla"])
 def test_after_a_crash_at_any_batch_the_rest_is_read_exactly_once(format: str) -> None:
     interaction = Interaction(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,18 +16,31 @@ from sqlalchemy import func, select
 
 from configs.errors import ConfigError
 from data_contracts.ids import unnamed_caller
-from data_contracts.records import Cause, QuarantinedRow, utc_now
-from data_contracts.snapshots import read_rows, remaining_rows
+from data_contracts.records import Cause, QuarantinedRow, SnapshotRow, utc_now
+from data_contracts.snapshot_files import DERIVED
+from data_contracts.snapshots import erase_rows, publish, read_manifest, read_rows, remaining_rows
 from flows import curating
 from flows import erasure as job
-from flows.context import open_context
+from flows.context import Context, open_context
 from flows.erasure_scan import scan
 from flows.observer import PrintObserver
 from flows.retention import cutoffs, retain
 from flows.watch import _retain
 from models.embedding_cache import CachedEmbedder
 from monitoring.erasure_deadline import retire_overdue
-from store import audit, drift, erasure, feedback, incidents, interactions, people, quarantine, requests, reviews
+from store import (
+    audit,
+    drift,
+    erasure,
+    feedback,
+    incidents,
+    interactions,
+    people,
+    quarantine,
+    requests,
+    reviews,
+    snapshots,
+)
 from store.retention import drop_feedback
 from store.tables import first_seen
 from tests.flows.erasure_world import NAME, PROMPT, TEXTS, World, _ask, _say, build, settled, world_config
@@ -43,6 +57,15 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def later(days: float) -> object:
     return utc_now() + timedelta(days=days)
+
+
+def logged(context: Context) -> Counter[str]:
+    """What the audit log says retention deleted."""
+    with context.store.read() as conn:
+        entries = [entry for entry in audit.entries(conn) if entry.action == "retention.deleted"]
+    return Counter(
+        kind for entry in entries for kind, n in entry.detail.items() if isinstance(n, int) for _ in range(n)
+    )
 
 
 def test_without_limits_nothing_goes(tmp_path: Path) -> None:
@@ -74,9 +97,8 @@ def test_old_things_go_and_are_counted_in_the_audit_log(world: World) -> None:
     counts = retain(world.context, now=utc_now() + timedelta(days=31))
     assert (counts["feedback"], counts["interaction"]) == (10, 7)  # an open incident quotes the eighth
     with world.context.store.read() as conn:
-        entry = audit.entries(conn, 1)[0]
         audit.verify(conn)
-    assert (entry.action, entry.detail["feedback"]) == ("retention.deleted", 10)
+    assert logged(world.context) == {kind: n for kind, n in counts.items() if n}
     assert not list(world.context.state.reports.glob("*.html"))
     assert not list(world.context.state.runs.iterdir())
     assert not any(retain(world.context, now=utc_now() + timedelta(days=31)).values())
@@ -143,14 +165,37 @@ def test_a_limit_beyond_the_end_of_dates_is_refused(tmp_path: Path) -> None:
     assert cutoffs(open_context(world_config(tmp_path, retention={"ttl_days": {"feedback": 36_500}})))
 
 
-def test_a_file_retention_cannot_reach_does_not_stop_the_watch(world: World, tmp_path: Path) -> None:
-    reports = world.context.state.reports
-    reports.rename(tmp_path / "reports")
-    reports.mkdir()
-    (reports / "loop").symlink_to(reports / "loop")  # to look at it is an OSError
+def test_a_file_retention_cannot_reach_stops_nothing(world: World) -> None:
+    context, reports = world.context, world.context.state.reports
+    whole = len(list(reports.glob("*.html")))
+    (reports / "loop.html").symlink_to(reports / "loop.html")  # to look behind it is an OSError
+    (reports / "gone.html").symlink_to(reports / "nowhere")
+    (reports / "folder.html").mkdir()
+    (context.state.runs / "link").symlink_to(reports)
     observer = PrintObserver(quiet=True)
-    assert _retain(world.context, observer) == {}
-    assert observer.lines == ["Retention waits: OSError"]
+    now = a_month_later()
+    assert retain(context, dry_run=True, now=now)["report"] == whole + 3
+    counts = retain(context, now=now)
+    assert (counts["feedback"], counts["report"]) == (10, whole + 2)
+    assert logged(context) == {kind: n for kind, n in counts.items() if n}
+    assert [path.name for path in reports.iterdir()] == ["folder.html"]
+    assert [path.name for path in context.state.runs.iterdir()] == ["link"]
+    assert not any(retain(context, now=now).values())
+    assert (_retain(context, observer), observer.lines) == ({}, [])
+
+
+def test_a_pass_that_fails_half_way_has_said_what_it_deleted_and_emptied_the_log(world: World) -> None:
+    """Its entry is in the transaction that deletes: nothing that comes after can lose it."""
+    context = world.context
+    wal = context.state.root / "tidemill.db-wal"
+    (context.state.snapshots / world.snapshot / "rows-left.parquet").mkdir()  # no file that could be unlinked
+    with context.store.write() as conn:
+        erasure.taint(conn, [world.version], "e", utc_now())
+        retire_overdue(conn, context.model, utc_now() + timedelta(days=1), actor="test")
+    with pytest.raises(OSError, match="rows-left"):
+        retain(context, now=a_month_later())
+    assert logged(context) == {"feedback": 10}
+    assert wal.stat().st_size == 0
 
 
 def a_month_later() -> datetime:
@@ -167,7 +212,7 @@ def test_a_closed_incident_goes_with_the_rows_it_taught_where_no_live_version_st
     assert (counts["incident"], counts["interaction"], counts["snapshot_rows"]) == (1, 8, 0)
     with store.write() as conn:
         assert [i.id for i in incidents.all(conn, model)] == [world.theirs["opened"]]  # an open one never goes
-        assert audit.entries(conn, 1)[0].detail["incident"] == 1
+        assert logged(world.context)["incident"] == 1
         erasure.taint(conn, [world.version], "e", utc_now())
         retire_overdue(conn, model, utc_now() + timedelta(days=1), actor="test")
     assert len(read_rows(folder)) == 8
@@ -314,3 +359,54 @@ def test_a_request_deleted_while_an_erasure_settles_leaves_nothing(aged: World) 
     assert job.go_on(context, PrintObserver(quiet=True), now=settled(aged)) == 0
     with context.store.read() as conn:
         assert people.remembered(conn, context.pseudonym(NAME)) == 0
+
+
+@pytest.fixture
+def tombstoned(tmp_path: Path) -> Iterator[tuple[Context, Path]]:
+    """A snapshot of an incident with three paraphrases and of two corrections; in the store there is one of these."""
+    context = open_context(world_config(tmp_path / "state", retention={"ttl_days": {"feedback": 30}}))
+    world = World(context)
+    asked = _ask(world, NAME, PROMPT)
+    kept = _say(asked, NAME, "At counter nineteen.")
+    rows = [
+        SnapshotRow(
+            digest=f"{n:064x}", split="train", source="correction", messages=asked.messages, completion=f"answer {n}",
+            row_id=row_id,
+        )
+        for n, row_id in enumerate(["incident:gone", "incident:gone", "incident:gone", kept.id, "gone"])
+    ]  # fmt: skip
+    record = publish(
+        context.state.snapshots, rows, model=context.model, contract_digest="c", base_digest="b", watermark=1,
+        reasons={}, replay={}, created_at=utc_now(),
+    )  # fmt: skip
+    with context.store.write() as conn:
+        interactions.insert(conn, [asked])
+        feedback.insert(conn, [(context.model, kept)])
+        snapshots.insert(conn, record, {row.row_id: row.split for row in rows})
+    yield context, Path(record.path)
+    context.store.close()
+
+
+def test_a_snapshot_whose_lost_rows_are_tombstones_is_not_read_again(tombstoned: tuple[Context, Path]) -> None:
+    context, folder = tombstoned
+    assert retain(context)["snapshot_rows"] == 4
+    made = folder / DERIVED / "looked"  # who looks for rows to erase sweeps this
+    made.parent.mkdir()
+    made.touch()
+    assert retain(context)["snapshot_rows"] == 0
+    assert made.is_file()
+    # Four rows are erased and two ids lost by now: only the ids tell that a third one is still there.
+    assert retain(context, now=a_month_later()) == {"feedback": 1, "snapshot_rows": 1}
+    assert remaining_rows(folder) == []
+
+
+def test_tombstones_nobody_recorded_are_counted_by_the_next_pass(tombstoned: tuple[Context, Path]) -> None:
+    """It was killed after the manifest was written."""
+    context, folder = tombstoned
+    assert erase_rows(folder, {"gone", "incident:gone"}) == 4
+    (folder / "rows-left.parquet").touch()
+    assert retain(context)["snapshot_rows"] == 4
+    assert not (folder / "rows-left.parquet").exists()
+    with context.store.read() as conn:
+        assert snapshots.get(conn, folder.name) == read_manifest(folder)
+    assert retain(context)["snapshot_rows"] == 0

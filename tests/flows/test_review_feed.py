@@ -141,6 +141,37 @@ def test_the_queue_has_a_size_and_everybody_is_served_before_anybody_twice(make:
     assert feed(context).added == {}
 
 
+def test_people_at_their_cap_keep_nobody_else_out(make: Make) -> None:
+    """However many they are and however early they came: free places go to those who have none yet."""
+    context = make(max_items_per_principal=2, max_open_items=10)
+    for author in ("u1", "u2", "u3", "u4"):
+        for n in range(5):
+            hold(context, f"{author}-{n}", "uncorroborated", author)
+    assert feed(context).added == {"quarantine": 8}
+    # One who has one open item may have one more, whoever asked or answered.
+    serve(context, "req-both", "v1")
+    both = Feedback(
+        id="both", interaction_id="req-both", kind="correction", created_at=utc_now(), principal="v2", text="At noon."
+    )
+    with context.store.write() as conn:
+        feedback.insert(conn, [(context.model, both)])
+        quarantine.put(conn, context.model, [QuarantinedRow(row_id="both", digest="d" * 64, reason="conflict")], None)
+    assert feed(context).added == {"conflict": 1}
+    for n in range(3):
+        hold(context, f"v1-{n}", "uncorroborated", "v1")
+    assert feed(context).added == {"quarantine": 1}
+    with context.store.write() as conn:
+        quarantine.set_status(conn, "u1-0", "dropped")
+    assert (feed(context).added, feed(context).added) == ({"quarantine": 1}, {})
+    assert sorted(queue_of(context)) == [
+        "both",
+        "u1-1",
+        "u1-2",
+        *(f"u{a}-{n}" for a in (2, 3, 4) for n in (0, 1)),
+        "v1-0",
+    ]
+
+
 def test_an_incident_always_comes_first_of_all(make: Make) -> None:
     context = make(max_open_items=1)
     hold(context, "a", "uncorroborated", "ann")

@@ -46,7 +46,7 @@ def test_an_incident_is_as_old_as_its_closing(store: Store) -> None:
             incidents.insert(conn, incident(ident, opened_at=long_ago))
         for ident, status in (("fixed", "fixed"), ("rejected", "rejected"), ("earlier", "superseded")):
             incidents.set_status(conn, ident, status)  # type: ignore[arg-type]
-        # Closed before the time of it was kept: then it is as old as its opening.
+        # Nobody said when it was closed: then it is as old as its opening.
         conn.execute(incident_table.update().where(incident_table.c.id == "earlier").values(closed_at=None))
     with store.read() as conn:
         assert retention.count_incidents(conn, MODEL, utc_now() - MONTH) == 1
@@ -139,12 +139,14 @@ def test_settled_and_withdrawn_items_go_with_their_labels(store: Store) -> None:
 
 
 def test_a_store_from_before_is_brought_up_with_its_incidents_and_its_quarantine(store_url: str) -> None:
+    began = utc_now()
     old = Store(_engine(store_url, True), store_url)
     with old.write() as conn:
         migrate(conn, "0004")
         columns = "id, model, title, severity, messages, answer, required, paraphrases, status, opened_at, opened_by"
-        values = f"'i1', '{MODEL}', 't', 'low', '[]', 'a', 'r', '[]', 'fixed', '2026-01-01 00:00:00', 'ops'"
-        conn.execute(text(f"INSERT INTO incidents ({columns}) VALUES ({values})"))
+        for ident, status in (("i1", "fixed"), ("i2", "superseded"), ("i3", "open")):
+            values = f"'{ident}', '{MODEL}', 't', 'low', '[]', 'a', 'r', '[]', '{status}', '2025-01-01 00:00:00', 'ops'"
+            conn.execute(text(f"INSERT INTO incidents ({columns}) VALUES ({values})"))
         columns = "row_id, model, digest, reason, detail, status, request_id, updated_at"
         for ident, status in (("a", "released"), ("b", "held")):
             values = f"'{ident}', '{MODEL}', 'd', 'cap', '', '{status}', 'q1', '2026-01-01 00:00:00'"
@@ -153,7 +155,10 @@ def test_a_store_from_before_is_brought_up_with_its_incidents_and_its_quarantine
     opened = Store.open(store_url)
     with opened.write() as conn:
         assert [row.row_id for row in quarantine.left_out(conn, MODEL)] == ["b"]
-        assert retention.drop_incidents(conn, MODEL, utc_now()) == ["i1"]
+        # Opened long ago, but closed nobody knows when: their time runs from the migration.
+        assert retention.drop_incidents(conn, MODEL, began) == []
+        assert retention.drop_incidents(conn, MODEL, utc_now()) == ["i1", "i2"]
+        assert [i.id for i in incidents.all(conn, MODEL)] == ["i3"]
         people.remember(conn, MODEL, {"p-1": utc_now()})
         assert people.remembered(conn, "p-1") == 1
     opened.close()
