@@ -101,7 +101,7 @@ def test_a_plan_counts_what_the_run_then_does(tiny_base: Path, tmp_path: Path):
     artifact: AdapterArtifact = run_training(job, tmp_path / "work", lambda event: None)
     assert (found.rows, found.steps, found.tokens) == (8, artifact.steps, artifact.tokens)
     assert found.calibrated_steps == 4
-    # A tiny model's process is nearly all libraries, whose pages come and go; the benchmark has the real base's figures.
+    # A tiny model's process is nearly all libraries, whose pages come and go; the benchmark has the real base.
     assert found.memory_mb == pytest.approx(artifact.metrics["peak_memory_mb"], rel=0.4)
     assert found.memory_formula_mb == pytest.approx(artifact.metrics["peak_memory_mb"], rel=0.4)
     assert found.training_s > 0
