@@ -33,6 +33,7 @@ STEPS = {
     "validate": "checking every row against the data contract",
     "snapshot": "curating, and letting the base answer the replay prompts",
     "track": "opening the MLflow run",
+    "pin_reference": "noting what preferences are measured against",
     "train": "training a LoRA adapter",
     "pin_champion": "noting what serves now",
     "evaluate": "asking base, champion and candidate the same questions",
