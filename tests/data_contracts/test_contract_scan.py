@@ -119,7 +119,7 @@ def test_every_supported_expectation_is_here() -> None:
 
 
 # No shrinking: each try costs Great Expectations a second.
-@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(st.lists(ROW, min_size=20, max_size=80))
 def test_suspects_hold_all_that_great_expectations_refuses_and_verdicts_are_its_own(rows: list[dict[str, Any]]) -> None:
     batch = table(rows)

@@ -466,12 +466,12 @@ print(json.dumps({"rows": rows, "grown_mb": peak() - before}))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["big.jsonl", "big.json"])
-def test_two_hundred_thousand_lines_stream_in_bounded_memory(tmp_path: Path, name: str) -> None:
+def test_a_hundred_thousand_lines_stream_in_bounded_memory(tmp_path: Path, name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, str(tmp_path / name), "200000"],
+        [sys.executable, "-c", PEAK, str(tmp_path / name), "100000"],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     found = json.loads(done.stdout)
-    assert found["rows"] == 200_000
-    # The file has some 80 MB.
+    assert found["rows"] == 100_000
+    # The file has some 40 MB, the rows in memory several times that.
     assert found["grown_mb"] < 30, found
