@@ -83,10 +83,10 @@ def plan_retrain(context: Context) -> dict[str, Any]:
 
 def _replay_rows(context: Context, train_rows: int) -> list[SnapshotRow]:
     """Rows as long as the replay of a retrain may be: its prompts, and answers of a word for each token allowed."""
-    from flows.steps.snapshot import replay_prompts
+    from flows.steps.snapshot import replay_count, replay_prompts
 
     settings = context.config.replay
-    wanted = round(train_rows * settings.share / max(1e-9, 1 - settings.share))
+    wanted = replay_count(settings, train_rows)
     answer = " ".join(["the"] * settings.max_new_tokens)
     return [
         SnapshotRow(digest=f"{n:064x}", split="train", source="replay", messages=prompt, completion=answer)

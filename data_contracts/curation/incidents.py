@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from configs.curation import CurationSection
+from data_contracts.curation.rules.contaminated import exam_index
 from data_contracts.digests import digest
 from data_contracts.overlap import PromptIndex, prompt_key
 from data_contracts.records import Incident, Message, QuarantinedRow, SnapshotRow
@@ -65,9 +66,7 @@ def incident_teaching(
     """
     redactor = redactor or Redactor()
     prompts = [next((m.content for m in reversed(i.messages) if m.role == "user"), "") for i in incidents]
-    exam = PromptIndex(
-        eval_prompts, config.decontamination.similarity, min_contained=config.decontamination.min_contained_words
-    )
+    exam = exam_index(eval_prompts, config.decontamination)
     # An incident's own prompt is its test; another way of asking may well quote a part of it.
     own = PromptIndex(prompts, config.near_duplicate_similarity)
     rows: dict[str, SnapshotRow] = {}

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from configs.errors import SnapshotError, StaleTokenError
+from configs.schema import ReplaySection
 from data_contracts.curation.results import CurationResult
 from data_contracts.digests import digest, salted_digest
-from data_contracts.overlap import PromptIndex
 from data_contracts.records import (
     ContractReport,
     DatasetSnapshot,
@@ -53,20 +53,26 @@ def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:
     return picked[:count]
 
 
+def replay_count(settings: ReplaySection, train_rows: int) -> int:
+    """How many replay rows make up their share of the mix."""
+    return round(train_rows * settings.share / max(1e-9, 1 - settings.share))
+
+
 def replay_rows(run: Run, train_rows: int, measured: Sequence[str]) -> tuple[list[SnapshotRow], dict[str, str]]:
     """The base's own greedy answers to replay prompts, `share` of the mix, and their provenance.
 
     A prompt that an evaluation suite asks (`measured`) is never among them.
     """
+    from data_contracts.curation.rules.contaminated import exam_index
     from training.replay import answer_prompts
 
     context, settings = run.context, run.context.config.replay
     if settings.share <= 0:
         return [], {}
-    wanted = round(train_rows * settings.share / max(1e-9, 1 - settings.share))
-    rule = context.config.curation.decontamination
-    exam = PromptIndex(measured, rule.similarity, min_contained=rule.min_contained_words)
-    prompts = [p for p in replay_prompts(context, wanted) if exam.overlap(p[-1].content) is None]
+    exam = exam_index(measured, context.config.curation.decontamination)
+    prompts = [
+        p for p in replay_prompts(context, replay_count(settings, train_rows)) if exam.overlap(p[-1].content) is None
+    ]
     base = context.base()
     decoding = f"greedy, at most {settings.max_new_tokens} tokens"
 

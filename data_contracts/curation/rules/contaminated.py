@@ -4,7 +4,7 @@ accident or by somebody who wants a bad candidate to pass. Not even a released r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -39,6 +39,11 @@ def questions(messages: Sequence[tuple[str, str]]) -> list[str]:
     return [text for text in asked if len(asked) == 1 or len(words(text)) >= MIN_WORDS]
 
 
+def exam_index(prompts: Iterable[str], rule: DecontaminationRule, *, near: bool = True) -> PromptIndex:
+    """Prompts that measure, as near as the policy lets anything come to them."""
+    return PromptIndex(prompts, rule.similarity, min_contained=rule.min_contained_words, near=near)
+
+
 class Protected:
     """The protected prompts, asked about many texts at once.
 
@@ -55,9 +60,8 @@ class Protected:
             self._large.add_all([str(n) for n in range(len(everything))], [folded(text) for text in everything])
         else:
             core = everything
-        least = rule.min_contained_words
-        self._core = PromptIndex(core, rule.similarity, min_contained=least)
-        self._rest = PromptIndex(everything if self._large else (), rule.similarity, min_contained=least, near=False)
+        self._core = exam_index(core, rule)
+        self._rest = exam_index(everything if self._large else (), rule, near=False)
 
     def overlaps(self, texts: Sequence[str]) -> list[str | None]:
         """How each text comes near a protected prompt, see `PromptIndex.overlap`."""
