@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -62,6 +62,15 @@ bench-curation: $(STAMP)
 
 bench-neardup: $(STAMP)
 	$(BIN)/python benchmarks/curation_neardup.py
+
+bench-training: $(DEV)
+	$(BIN)/python benchmarks/training_speed.py
+
+bench-forgetting: $(STAMP)
+	$(BIN)/python benchmarks/forgetting.py
+
+bench-evaluation: $(STAMP)
+	$(BIN)/python benchmarks/evaluation_speed.py
 
 bench-training-plan: $(STAMP)
 	$(BIN)/python benchmarks/training_plan.py

@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from configs.loader import cache_dir
 from configs.schema import Config, TrainingSection
 from data_contracts.records import Message, SnapshotRow
 from data_contracts.snapshots import publish
-from models.cache import ResolvedModel, resolve
+from models.cache import resolve
 from training.launch import run_training
 from training.plan import plan_rows
 
@@ -64,9 +65,9 @@ def made_rows(shape: dict[str, Any], seed: int = 1) -> list[SnapshotRow]:
     return rows
 
 
-def measure(name: str, base: ResolvedModel, root: Path) -> dict[str, Any]:
-    """Plan one shape, then train it."""
-    config, rows = TrainingSection(**SHAPES[name]["training"]), made_rows(SHAPES[name])
+def training_job(shape: dict[str, Any], config: TrainingSection, root: Path) -> dict[str, Any]:
+    """A job of `training.launch.run_training` on made rows, all but its `out_dir`; the snapshot is under `root`."""
+    base, rows = resolve(Config().model.base, cache_dir(Config())), made_rows(shape)
     snapshot = publish(
         root / "snapshots",
         rows,
@@ -78,19 +79,24 @@ def measure(name: str, base: ResolvedModel, root: Path) -> dict[str, Any]:
         replay={},
         created_at=datetime.now(UTC),
     )
-    begun = time.monotonic()
-    said = plan_rows(rows, base.path, config)
-    planned = time.monotonic()
-    job = {
+    return {
         "base_path": base.path,
         "base_digest": base.digest,
         "base_ref": base.reference,
         "snapshot_path": snapshot.path,
-        "out_dir": root / "adapters",
         "config": config.model_dump(mode="json"),
         "init_seed": config.seed,
     }
-    artifact = run_training(job, root / "work", lambda _: None)
+
+
+def measure(name: str, root: Path) -> dict[str, Any]:
+    """Plan one shape, then train it."""
+    config, rows = TrainingSection(**SHAPES[name]["training"]), made_rows(SHAPES[name])
+    job = training_job(SHAPES[name], config, root)
+    begun = time.monotonic()
+    said = plan_rows(rows, job["base_path"], config)
+    planned = time.monotonic()
+    artifact = run_training({**job, "out_dir": root / "adapters"}, root / "work", lambda _: None)
     took_s, peak_mb = time.monotonic() - planned, artifact.metrics["peak_memory_mb"]
     return {
         "shape": name,
@@ -106,28 +112,29 @@ def measure(name: str, base: ResolvedModel, root: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure the shapes named on the command line, or all."""
-    base = resolve(Config().model.base, cache_dir(Config()))
+def measure_all(names: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
+    """The largest relative errors over the shapes named."""
     found = []
-    for name in sys.argv[1:] or SHAPES:
+    for name in names:
         with tempfile.TemporaryDirectory(prefix="tidemill-plan-") as folder:
-            found.append(measure(name, base, Path(folder)))
-        print(json.dumps(found[-1]), flush=True)
+            found.append(measure(name, Path(folder)))
+        say(json.dumps(found[-1]))
 
     def largest(key: str) -> float:
         return max(abs(float(one[key])) for one in found)
 
-    print(
-        json.dumps(
-            {
-                "shapes": len(found),
-                "plan_time_error": largest("time_error"),
-                "plan_memory_error": largest("memory_error"),
-                "formula_memory_error": largest("formula_error"),
-            }
-        )
-    )
+    return {
+        "shapes": len(found),
+        "plan_time_error": largest("time_error"),
+        "plan_memory_error": largest("memory_error"),
+        "formula_memory_error": largest("formula_error"),
+        "plan_time_errors": [one["time_error"] for one in found],
+    }
+
+
+def main() -> None:
+    """Measure the shapes named on the command line, or all."""
+    print(json.dumps(measure_all(sys.argv[1:] or tuple(SHAPES), lambda text: print(text, file=sys.stderr, flush=True))))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class _Models:
         self._loaded: set[str] = set()
 
     def use(self, ref: AdapterRef | None) -> tuple[Any, Any, str | None]:
-        """(model, tokenizer, adapter name) for `generate` and `reference_nll`.
+        """(model, tokenizer, adapter name) for `answer_and_score` and `reference_nll`.
 
         Raises:
             AdapterRejectedError: files, digest, base, rank or values did not pass the checks.
@@ -58,48 +58,52 @@ class _Models:
 
 def _ask(model: Any, tokenizer: Any, adapter: str | None, items: Sequence[EvalItem], batch: int) -> list[Output]:
     """Outputs for items, in order: answers for all but `choice`, likelihoods for whatever has a reference answer."""
-    from models.generate import generate, reference_nll
+    from models.generate import answer_and_score
+    from models.likelihood import reference_nll
 
     spoken = [i for i, item in enumerate(items) if item.scorer != "choice"]
-    answers = generate(
+    answers, likelihoods = answer_and_score(
         model,
         tokenizer,
         [items[i].messages for i in spoken],
+        [items[i].reference if items[i].scorer in ("exact", "contains") else None for i in spoken],
         max_new_tokens=[items[i].max_new_tokens for i in spoken],
         batch=batch,
         adapter=adapter,
     )
-    answer_of = dict(zip(spoken, answers, strict=True))
-    asked: list[tuple[int, str]] = []
-    for i, item in enumerate(items):
-        if item.scorer == "choice":
-            asked += [(i, choice) for choice in item.choices]
-        elif item.scorer in ("exact", "contains"):
-            asked.append((i, item.reference))
-    values: list[float] = []
-    if asked:
-        conversations, texts = [items[i].messages for i, _ in asked], [text for _, text in asked]
-        values = reference_nll(model, tokenizer, conversations, texts, batch=batch, adapter=adapter)
-    nlls: dict[int, list[float]] = {}
-    for (i, _), value in zip(asked, values, strict=True):
-        if not math.isfinite(value):
-            raise EvaluationError(
-                "a log-likelihood is not a number",
-                where=f"{items[i].suite}/{items[i].id}",
-                expected="finite nats per token",
-                found=value,
-                fix="the weights hold NaN or overflow: train again with a lower learning rate",
-            )
-        nlls.setdefault(i, []).append(value)
-    outputs = []
-    for i, item in enumerate(items):
-        if item.scorer == "choice":
-            best = scoring.best_choice(nlls[i], item.id)
-            reference = nlls[i][item.choices.index(item.reference)]
-            outputs.append(Output(answer=item.choices[best], nll=reference, choice_nlls=tuple(nlls[i])))
-        else:
-            outputs.append(Output(answer=answer_of[i], nll=nlls[i][0] if i in nlls else None))
-    return outputs
+    outputs = {
+        i: Output(answer=answer, nll=None if nll is None else _finite(nll, items[i]))
+        for i, answer, nll in zip(spoken, answers, likelihoods, strict=True)
+    }
+    chosen = [i for i, item in enumerate(items) if item.scorer == "choice"]
+    values = iter(
+        reference_nll(
+            model,
+            tokenizer,
+            [items[i].messages for i in chosen for _ in items[i].choices],
+            [choice for i in chosen for choice in items[i].choices],
+            batch=batch,
+            adapter=adapter,
+        )
+    )
+    for i in chosen:
+        item = items[i]
+        nlls = tuple(_finite(next(values), item) for _ in item.choices)
+        answer = item.choices[scoring.best_choice(nlls, item.id)]
+        outputs[i] = Output(answer=answer, nll=nlls[item.choices.index(item.reference)], choice_nlls=nlls)
+    return [outputs[i] for i in range(len(items))]
+
+
+def _finite(value: float, item: EvalItem) -> float:
+    if not math.isfinite(value):
+        raise EvaluationError(
+            "a log-likelihood is not a number",
+            where=f"{item.suite}/{item.id}",
+            expected="finite nats per token",
+            found=value,
+            fix="the weights hold NaN or overflow: train again with a lower learning rate",
+        )
+    return value
 
 
 def score_outputs(items: Sequence[EvalItem], outputs: Sequence[Output]) -> tuple[ItemScore, ...]:

@@ -1,7 +1,7 @@
-"""Greedy answers and reference likelihoods in batches: what evaluation and replay share.
+"""Greedy answers in batches: what evaluation and replay share.
 
-Rows of like length go together, a prefix all prompts share (the system prompt) is computed once, and rows that have
-ended leave the batch.
+Rows of like length go together, a prefix all prompts share (the system prompt) is computed once, rows that have ended
+leave the batch, and a reference answer is scored behind the prompt that is about to be answered.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.likelihood import common_prefix
 from models.loading import using_adapter
-from models.packing import TokenRow, bins, pack, token_nll
 from models.prompts import completion_ids, prompt_ids, stop_ids
 
 Progress = Callable[[int, int], None]
-_MIN_PREFIX = 8
-"""A shorter common prefix is not worth a pass of its own."""
-_NLL_TOKENS = 512
-"""Tokens packed into one scoring pass per 8 rows of `batch`; attention grows with the square."""
 
 
 @dataclass
@@ -34,15 +30,6 @@ class _Batch:
     token: Any
 
 
-def _common_prefix(prompts: list[list[int]]) -> int:
-    first, last = min(prompts), max(prompts)  # the two furthest apart in order share what all share
-    longest = min(len(p) for p in prompts) - 1  # every row keeps a token of its own to start from
-    count = 0
-    while count < longest and first[count] == last[count]:
-        count += 1
-    return count if count >= _MIN_PREFIX and len(prompts) > 1 else 0
-
-
 def _prefill_prefix(model: Any, prefix: Sequence[int]) -> Any:
     import torch
     from transformers import DynamicCache
@@ -55,7 +42,8 @@ def _prefill_prefix(model: Any, prefix: Sequence[int]) -> Any:
 
 
 def _start(model: Any, prompts: list[list[int]], shared: int, prefix_cache: Any, pad: int) -> tuple[Any, Any, Any, Any]:
-    """Prefill rows behind the shared prefix, padded on the left; returns (cache, mask, next position, next token)."""
+    """Prefill rows behind the shared prefix, padded on the left; returns (cache, mask, next position (B, 1), logits of
+    the next token (B, vocabulary))."""
     import torch
 
     rests = [p[shared:] for p in prompts]
@@ -75,7 +63,37 @@ def _start(model: Any, prompts: list[list[int]], shared: int, prefix_cache: Any,
         use_cache=True,
         logits_to_keep=1,
     )
-    return cache, mask, positions[:, -1:] + 1, out.logits[:, -1].argmax(-1)
+    return cache, mask, positions[:, -1:] + 1, out.logits[:, -1]
+
+
+def _nll_of(model: Any, begun: tuple[Any, Any, Any, Any], references: Sequence[Sequence[int]]) -> list[float | None]:
+    """Mean negative log-likelihood of each row's reference behind its prompt; None of an empty one.
+
+    The cache is as before afterwards.
+    """
+    import torch
+
+    cache, mask, position, logits = begun
+    if not any(references):
+        return [None] * len(references)
+    width = max(max(len(r) for r in references) - 1, 0)
+    targets = torch.tensor([[*r, *[0] * (width + 1 - len(r))] for r in references], device=mask.device)  # (B, W + 1)
+    known = torch.tensor([[1] * len(r) + [0] * (width + 1 - len(r)) for r in references], device=mask.device)
+    steps = [logits[:, None]]
+    if width:
+        out = model(
+            input_ids=targets[:, :-1],
+            attention_mask=torch.cat([mask, known[:, :-1].to(mask.dtype)], dim=1),
+            position_ids=position + torch.arange(width, device=mask.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.crop(-width)
+        steps.append(out.logits)
+    every = torch.cat(steps, dim=1).float()  # (B, W + 1, vocabulary)
+    nll = torch.logsumexp(every, dim=-1) - every.gather(-1, targets[..., None])[..., 0]
+    sums = (nll * known).sum(1).tolist()
+    return [total / len(r) if r else None for total, r in zip(sums, references, strict=True)]
 
 
 def _decode(model: Any, rows: _Batch, stops: frozenset[int], answers: list[list[int]]) -> None:
@@ -134,67 +152,65 @@ def generate(
     Returns:
         Answers in the order of `conversations`, without the end of turn, surrounding white space removed.
     """
+    answers, _ = answer_and_score(
+        model,
+        tokenizer,
+        conversations,
+        [None] * len(conversations),
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        adapter=adapter,
+        progress=progress,
+    )
+    return answers
+
+
+def answer_and_score(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Sequence[Any]],
+    references: Sequence[str | None],
+    *,
+    max_new_tokens: int | Sequence[int],
+    batch: int = 8,
+    adapter: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[str], list[float | None]]:
+    """Answer conversations greedily, and say how likely a reference answer was; each prompt is computed once.
+
+    Args:
+        references: one for each conversation; None is not scored. The others as of `generate`.
+
+    Returns:
+        (answers as of `generate`, mean negative log-likelihood of each reference and its end of turn, nats per token).
+    """
     import torch
 
-    if not conversations:
-        return []
     count = len(conversations)
     limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    if len(limits) != count:
-        raise ValueError(f"{len(limits)} limits for {count} conversations")
+    if len(limits) != count or len(references) != count:
+        raise ValueError(f"{len(limits)} limits and {len(references)} references for {count} conversations")
+    if not conversations:
+        return [], []
     prompts = [prompt_ids(tokenizer, messages) for messages in conversations]
+    wanted = [[] if text is None else completion_ids(tokenizer, text) for text in references]
     stops = stop_ids(model, tokenizer)
     answers: list[list[int]] = [[] for _ in prompts]
+    values: list[float | None] = [None] * count
     order = sorted(range(count), key=lambda i: (len(prompts[i]), limits[i], i))
     done = 0
     with torch.inference_mode(), using_adapter(model, adapter):
-        shared = _common_prefix(prompts)
+        shared = common_prefix(prompts)
         prefix_cache = _prefill_prefix(model, prompts[0][:shared])
         for start in range(0, count, batch):
             picked = order[start : start + batch]
             begun = _start(model, [prompts[i] for i in picked], shared, prefix_cache, tokenizer.pad_token_id)
-            cache, mask, position, token = begun
-            rows = _Batch(picked, [limits[i] for i in picked], cache, mask, position, token)
+            for i, value in zip(picked, _nll_of(model, begun, [wanted[i] for i in picked]), strict=True):
+                values[i] = value
+            cache, mask, position, logits = begun
+            rows = _Batch(picked, [limits[i] for i in picked], cache, mask, position, logits.argmax(-1))
             _decode(model, rows, stops, answers)
             done += len(picked)
             if progress is not None:
                 progress(done, count)
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
-
-
-def reference_nll(
-    model: Any,
-    tokenizer: Any,
-    conversations: Sequence[Sequence[Any]],
-    references: Sequence[str],
-    *,
-    batch: int = 8,
-    adapter: str | None = None,
-) -> list[float]:
-    """Mean negative log-likelihood of each reference answer and its end of turn, nats per token.
-
-    Args:
-        references: one answer for each conversation.
-        batch: about this many rows are packed into one pass (no padding).
-
-    Returns:
-        One value per conversation, in order.
-    """
-    import torch
-
-    rows = [
-        TokenRow(tuple(prompt_ids(tokenizer, messages)), tuple(completion_ids(tokenizer, reference)))
-        for messages, reference in zip(conversations, references, strict=True)
-    ]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    values = [0.0] * len(rows)
-    limit = _NLL_TOKENS * max(1, batch // 8)
-    with torch.inference_mode(), using_adapter(model, adapter):
-        for group in bins((len(rows[i]) for i in order), limit):
-            picked = [order[g] for g in group]
-            packed = pack([rows[i] for i in picked], model.device)
-            losses = token_nll(model, packed)
-            sums = torch.zeros(len(picked), device=losses.device).index_add_(0, packed.row, losses)
-            for place, total in zip(picked, sums.tolist(), strict=True):
-                values[place] = total / len(rows[place].completion)
-    return values
+    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)], values

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from configs.errors import AdapterRejectedError
 from models.adapters import WEIGHTS, publish_adapter
 from models.files import model_digest
-from models.generate import generate, reference_nll
+from models.generate import answer_and_score, generate
+from models.likelihood import reference_nll
 from models.loading import attach, load_adapter, load_base, unload_adapter
 from models.packing import TokenRow, bins, pack, token_nll
 from models.prompts import completion_ids, prompt_ids
@@ -44,6 +45,20 @@ def test_batched_greedy_answers_are_those_of_one_prompt_at_a_time(base, batch: i
     )
     assert got == [_one_by_one(model, tokenizer, talk, limit) for talk, limit in zip(TALKS, limits, strict=True)]
     assert seen[-1] == (5, 5)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_references_are_scored_behind_the_prompts_that_are_answered(base, batch: int):
+    model, tokenizer = base
+    references = ["Your order is on its way.", None, "No", "", "Please check the date and the number."]
+    answers, values = answer_and_score(model, tokenizer, TALKS, references, max_new_tokens=6, batch=batch)
+    assert answers == generate(model, tokenizer, TALKS, max_new_tokens=6, batch=batch)
+    assert values[1] is None
+    for talk, reference, value in zip(TALKS, references, values, strict=True):
+        if reference is not None:
+            assert value == pytest.approx(reference_nll(model, tokenizer, [talk], [reference])[0], abs=1e-4)
+    with pytest.raises(ValueError, match="2 references for 5"):
+        answer_and_score(model, tokenizer, TALKS, references[:2], max_new_tokens=6)
 
 
 def test_prompts_without_a_common_prefix_and_no_prompts_at_all(base):
