@@ -35,9 +35,10 @@ class Output:
 
 
 class AnswerCache:
-    """Outputs of one model by item digest."""
+    """Outputs of one model by item digest, all decoded in the same way."""
 
-    def __init__(self, folder: Path, model_digest: str) -> None:
+    def __init__(self, folder: Path, model_digest: str, decoding: str = DECODING) -> None:
+        self._decoding = decoding
         self._path = folder / f"{model_digest}.jsonl"
         self._known: dict[str, Output] = {}
         if self._path.is_file():
@@ -47,7 +48,7 @@ class AnswerCache:
     def _take(self, line: str) -> None:
         try:
             row = json.loads(line)
-            if row["decoding"] == DECODING:
+            if row["decoding"] == self._decoding:
                 output = Output(answer=row["answer"], nll=row["nll"], choice_nlls=tuple(row["choice_nlls"]))
                 self._known[row["item"]] = output
         except (ValueError, KeyError, TypeError):
@@ -66,7 +67,7 @@ class AnswerCache:
                 json.dumps(
                     {
                         "item": item,
-                        "decoding": DECODING,
+                        "decoding": self._decoding,
                         "answer": output.answer,
                         "nll": output.nll,
                         "choice_nlls": output.choice_nlls,

@@ -1,4 +1,4 @@
-"""Greedy answers in batches: what evaluation and replay share.
+"""Answers in batches, greedy or sampled: what evaluation and replay share.
 
 Rows of like length go together, a prefix all prompts share (the system prompt) is computed once, rows that have ended
 leave the batch, and a reference answer is scored behind the prompt that is about to be answered.
@@ -20,7 +20,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class _Batch:
-    """Rows being decoded. `index` (B) their places in the answer list; `mask` (B, P + T so far)."""
+    """Rows being decoded. `index` (B) their places in the answer list; `mask` (B, P + T so far).
+
+    Without `samplers` it is greedy.
+    """
 
     index: list[int]
     left: list[int]
@@ -28,6 +31,18 @@ class _Batch:
     mask: Any
     position: Any
     token: Any
+    samplers: list[Any]
+
+    def choose(self, logits: Any) -> None:
+        """Take each row's next token from its logits (B, vocabulary)."""
+        import torch
+
+        from models.sampling import next_tokens
+
+        if self.samplers:
+            self.token = torch.tensor(next_tokens(logits, self.samplers), device=logits.device)
+        else:
+            self.token = logits.argmax(-1)
 
 
 def _prefill_prefix(model: Any, prefix: Sequence[int]) -> Any:
@@ -116,6 +131,7 @@ def _decode(model: Any, rows: _Batch, stops: frozenset[int], answers: list[list[
             rows.cache.batch_select_indices(chosen)
             rows.mask, rows.position, rows.token = rows.mask[chosen], rows.position[chosen], rows.token[chosen]
             rows.index, rows.left = [rows.index[s] for s in kept], [rows.left[s] for s in kept]
+            rows.samplers = [rows.samplers[s] for s in kept] if rows.samplers else []
         rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(kept), 1)], dim=1)
         out = model(
             input_ids=rows.token[:, None],
@@ -125,7 +141,7 @@ def _decode(model: Any, rows: _Batch, stops: frozenset[int], answers: list[list[
             use_cache=True,
             logits_to_keep=1,
         )
-        rows.token = out.logits[:, -1].argmax(-1)
+        rows.choose(out.logits[:, -1])
         rows.position = rows.position + 1
 
 
@@ -174,12 +190,14 @@ def answer_and_score(
     max_new_tokens: int | Sequence[int],
     batch: int = 8,
     adapter: str | None = None,
+    samplers: Sequence[Any] = (),
     progress: Progress | None = None,
 ) -> tuple[list[str], list[float | None]]:
-    """Answer conversations greedily, and say how likely a reference answer was; each prompt is computed once.
+    """Answer conversations, and say how likely a reference answer was; each prompt is computed once.
 
     Args:
         references: one for each conversation; None is not scored. The others as of `generate`.
+        samplers: one `models.sampling.Sampler` for each conversation; none: greedy.
 
     Returns:
         (answers as of `generate`, mean negative log-likelihood of each reference and its end of turn, nats per token).
@@ -190,6 +208,8 @@ def answer_and_score(
     limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(limits) != count or len(references) != count:
         raise ValueError(f"{len(limits)} limits and {len(references)} references for {count} conversations")
+    if len(samplers) not in (0, count):
+        raise ValueError(f"{len(samplers)} samplers for {count} conversations")
     if not conversations:
         return [], []
     prompts = [prompt_ids(tokenizer, messages) for messages in conversations]
@@ -208,7 +228,9 @@ def answer_and_score(
             for i, value in zip(picked, _nll_of(model, begun, [wanted[i] for i in picked]), strict=True):
                 values[i] = value
             cache, mask, position, logits = begun
-            rows = _Batch(picked, [limits[i] for i in picked], cache, mask, position, logits.argmax(-1))
+            own = [samplers[i] for i in picked] if samplers else []
+            rows = _Batch(picked, [limits[i] for i in picked], cache, mask, position, None, own)
+            rows.choose(logits)
             _decode(model, rows, stops, answers)
             done += len(picked)
             if progress is not None:

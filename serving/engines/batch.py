@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from data_contracts.records import BASE_VERSION
+from models.sampling import Sampler, next_tokens
 from serving.engines.adapter_mix import BASE_NAME, AdapterMix
 from serving.engines.base import Delta, FinishReason
 from serving.engines.kv_cache import RowCache
-from serving.engines.sampling import Sampler, next_tokens
 from serving.engines.text_stream import Detokenizer, StopScanner
 
 MIN_SHARED = 8

@@ -116,8 +116,8 @@ class TransformersEngine:
             row.cancelled = True
 
     def _row(self, request: GenerationRequest, emit: Callable[[Item], None]) -> Row:
+        from models.sampling import Sampler
         from serving.engines.batch import Row
-        from serving.engines.sampling import Sampler
         from serving.engines.text_stream import Detokenizer, StopScanner
 
         prompt = self._encoder.encode(request.messages)
