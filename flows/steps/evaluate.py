@@ -1,4 +1,4 @@
-"""Ask base, champion and candidate the same questions: held-out feedback, incident regressions, anchors."""
+"""Ask base, champion, candidate and the best accepted version the same: held-out feedback, incidents, anchors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.records import AdapterRef, Arm, EvalItem
+from flows.best import pinned_best
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
@@ -52,19 +53,27 @@ def evaluate(run: Run) -> Output:
     context = run.context
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
+    best = pinned_best(run)
     suites = build_suites(run)
     job = evaluation_job(
         base_path=base.path,
         base_digest=base.digest,
-        models={"base": None, "champion": served.adapter, "candidate": candidate_ref(run)},
+        models={
+            "base": None,
+            "champion": served.adapter,
+            "candidate": candidate_ref(run),
+            **({} if best is None else {"best": best.adapter}),
+        },
         suites=suites,
         cache_dir=context.state.cache / "evaluation",
         batch=context.config.evaluation.batch,
         dataset_digest=run.snapshot.digest,
         threads=context.config.model.threads,
+        best_suites=anchor_suites(context),
     )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())
-    run.observer.log(f"Evaluating base, champion ({served.version}) and candidate on {sizes} items.")
+    others = f"champion ({served.version})" + (f", best accepted ({best.version})" if best is not None else "")
+    run.observer.log(f"Evaluating base, {others} and candidate on {sizes} items.")
 
     def on_event(event: dict[str, Any]) -> None:
         run.ledger.check()
