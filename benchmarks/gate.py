@@ -1,6 +1,6 @@
 """Is the gate right as often as it claims? Synthetic suites at the sizes it recommends, judged by the real `decide`.
 
-    python benchmarks/gate.py [--runs 2000] [--draws 20000]
+    python benchmarks/gate.py [--runs 2000] [--draws 8000]
 
 - `type1`: a candidate truly worse by exactly the margin passes; the level is .05. Pooled over the configurations, the
   worst one beside it; `draws` suites each, because 2,000 have a Monte Carlo error (.005) as large as what is measured.
@@ -33,6 +33,8 @@ from evaluation.gate import decide
 from evaluation.pairs import Verdict
 
 ALPHA, POWER = 0.05, 0.95
+AT_SCIENCE = (0.02, 0.02, 310)
+"""(margin, share of items that change, n): few changes and a fine margin, where rules differ most."""
 GRID = [
     (0.02, 0.02), (0.02, 0.05), (0.05, 0.05), (0.05, 0.10), (0.05, 0.25), (0.10, 0.10), (0.10, 0.15), (0.10, 0.25),
     (0.15, 0.15), (0.15, 0.25),
@@ -41,6 +43,7 @@ GRID = [
 SUITES = (1, 3, 6)
 LARGEST = 4_000
 WRONG = tuple(ItemScore(item_id=str(i), score=0.0, answer="") for i in range(LARGEST))
+LIKELY = tuple(ItemScore(item_id=str(i), score=1.0, answer="", nll=1.0) for i in range(LARGEST))
 RIGHT = tuple(ItemScore(item_id=str(i), score=1.0, answer="") for i in range(LARGEST))
 
 
@@ -123,52 +126,57 @@ def naive_rules(n: int, margin: float, rng: np.random.Generator) -> dict[str, Ca
 # --- scores of 0 and 1 --------------------------------------------------------------------------------
 
 
+def one_suite(
+    rng: np.random.Generator, margin: float, discordance: float, n: int, draws: int, power: float = POWER
+) -> dict[str, float]:
+    """Type I and power of the gate and of the naive rules on the same suites."""
+    policy = policy_of(margin, discordance).model_copy(update={"power": power})
+
+    def real(gained: int, lost: int) -> bool:
+        return verdict_on([(n, gained, lost)], policy) == "pass"
+
+    rules = {"gate": real, **naive_rules(n, margin, rng)}
+    at_margin, unchanged = (draw(rng, n, true, discordance, draws) for true in (-margin, 0.0))
+    row: dict[str, float] = {"margin": margin, "discordance": discordance, "n": n}
+    for name, rule in rules.items():
+        row |= {f"{name}_type1": passing(at_margin, rule), f"{name}_power": passing(unchanged, rule)}
+    say(
+        f"margin {margin * 100:4.1f} d {discordance:.2f} n {n:5d}: type I {row['gate_type1']:.4f} "
+        f"± {1.96 * error_of(row['gate_type1'], draws):.4f}, power {row['gate_power']:.4f}; type I / power of "
+        + ", ".join(f"{k} {row[f'{k}_type1']:.3f} / {row[f'{k}_power']:.3f}" for k in rules if k != "gate")
+    )
+    return row
+
+
 def binary_grid(rng: np.random.Generator, draws: int) -> list[dict[str, float]]:
-    """Type I and power of one suite at the size recommended for six, with the naive rules on the same suites."""
-    rows = []
-    for margin, discordance in GRID:
-        n = statistics.required_items(margin, discordance, ALPHA, 1.0 - (1.0 - POWER) / max(SUITES))
-        policy = policy_of(margin, discordance)
-
-        def real(gained: int, lost: int, n: int = n, policy: GateSection = policy) -> bool:
-            return verdict_on([(n, gained, lost)], policy) == "pass"
-
-        at_margin, unchanged = (draw(rng, n, true, discordance, draws) for true in (-margin, 0.0))
-        row = {"margin": margin, "discordance": discordance, "n": n}
-        row |= {"type1": passing(at_margin, real), "power": passing(unchanged, real)}
-        for name, rule in naive_rules(n, margin, rng).items():
-            row |= {f"{name}_type1": passing(at_margin, rule), f"{name}_power": passing(unchanged, rule)}
-        rows.append(row)
-        say(
-            f"margin {margin * 100:4.1f} d {discordance:.2f} n {n:5d}: type I {row['type1']:.4f} "
-            f"± {1.96 * error_of(row['type1'], draws):.4f}, power {row['power']:.4f}; "
-            + ", ".join(f"{k} {row[f'{k}_type1']:.3f}" for k in naive_rules(n, margin, rng))
-        )
-    return rows
+    """One suite of every kind, at the size recommended where there are six."""
+    return [
+        one_suite(rng, m, d, statistics.required_items(m, d, ALPHA, 1.0 - (1.0 - POWER) / max(SUITES)), draws)
+        for m, d in GRID
+    ]
 
 
 def whole_decisions(rng: np.random.Generator, runs: int) -> list[dict[str, float]]:
     """S suites at the size recommended for S: all unchanged, and one of them at the margin."""
     rows = []
-    for suites in SUITES:
-        for margin, discordance in ((0.05, 0.10), (0.10, 0.15)):
-            policy = policy_of(margin, discordance)
-            n = statistics.required_items(margin, discordance, ALPHA, 1.0 - (1.0 - POWER) / suites)
-            half, low = discordance / 2.0, (discordance - margin) / 2.0
-            same = rng.multinomial(n, [half, half, 1.0 - discordance], size=(runs, suites))[:, :, :2]
-            worse = rng.multinomial(n, [low, low + margin, 1.0 - discordance], size=runs)[:, :2]
-            harmed = same.copy()
-            harmed[:, 0] = worse
-            power, type1 = (
-                sum(verdict_on([(n, int(g), int(x)) for g, x in run], policy) == "pass" for run in drawn) / runs
-                for drawn in (same, harmed)
-            )
-            rows.append({"suites": suites, "margin": margin, "discordance": discordance, "n": n,
-                         "power": power, "type1": type1})  # fmt: skip
-            say(
-                f"{suites} suites of {n}, margin {margin * 100:g}: an unchanged candidate passes {power:.4f} "
-                f"± {1.96 * error_of(power, runs):.4f} (designed {POWER}), one suite at the margin {type1:.4f}"
-            )
+    for suites, margin, discordance in ((1, 0.10, 0.15), (3, 0.10, 0.15), (6, 0.10, 0.15), (3, 0.05, 0.10)):
+        policy = policy_of(margin, discordance)
+        n = statistics.required_items(margin, discordance, ALPHA, 1.0 - (1.0 - POWER) / suites)
+        half, low = discordance / 2.0, (discordance - margin) / 2.0
+        same = rng.multinomial(n, [half, half, 1.0 - discordance], size=(runs, suites))[:, :, :2]
+        worse = rng.multinomial(n, [low, low + margin, 1.0 - discordance], size=runs)[:, :2]
+        harmed = same.copy()
+        harmed[:, 0] = worse
+        power, type1 = (
+            sum(verdict_on([(n, int(g), int(x)) for g, x in run], policy) == "pass" for run in drawn) / runs
+            for drawn in (same, harmed)
+        )
+        rows.append({"suites": suites, "margin": margin, "discordance": discordance, "n": n,
+                     "power": power, "type1": type1})  # fmt: skip
+        say(
+            f"{suites} suites of {n}, margin {margin * 100:g}: an unchanged candidate passes {power:.4f} "
+            f"± {1.96 * error_of(power, runs):.4f} (designed {POWER}), one suite at the margin {type1:.4f}"
+        )
     return rows
 
 
@@ -179,7 +187,7 @@ def small_suites(rng: np.random.Generator, runs: int) -> dict[str, float]:
     for margin, discordance in GRID:
         need = statistics.required_items(margin, discordance, ALPHA, POWER)
         policy = policy_of(margin, discordance)
-        for n in (need - 1, need // 2, max(need // 8, 5)):
+        for n in (need - 1, max(need // 4, 5)):
             rules = naive_rules(n, margin, rng)
             for (gained, lost), often in draw(rng, n, 0.0, discordance, runs).items():
                 total += often
@@ -203,8 +211,11 @@ def small_suites(rng: np.random.Generator, runs: int) -> dict[str, float]:
 def likelihood_passes(changes: np.ndarray, policy: GateSection) -> bool:
     """The real decision on one suite whose scores do not change and whose likelihoods change as given."""
     n = len(changes)
-    before = tuple(i.model_copy(update={"nll": 1.0}) for i in RIGHT[:n])
-    after = tuple(i.model_copy(update={"nll": 1.0 - float(c)}) for i, c in zip(RIGHT[:n], changes, strict=True))
+    before = LIKELY[:n]
+    after = tuple(
+        ItemScore.model_construct(item_id=i.item_id, score=1.0, answer="", nll=1.0 - change)
+        for i, change in zip(before, changes.tolist(), strict=True)
+    )
     reference = SuiteScores.model_construct(suite="own", suite_digest="s", model_digest="b", items=before)
     candidate = SuiteScores.model_construct(suite="own", suite_digest="s", model_digest="c", items=after)
     report = report_of({"own": {"base": reference, "champion": reference, "candidate": candidate}})
@@ -225,6 +236,8 @@ def likelihoods(rng: np.random.Generator, runs: int) -> list[dict[str, float | s
         policy = policy_of(0.3, 0.05, nll_margin=margin, nll_sd=sd)
         n = statistics.required_items_paired_t(margin, sd, ALPHA, 1.0 - (1.0 - POWER) / 2)
         for name, shape in shapes.items():
+            if name != "normal" and margin != 0.2:
+                continue
             type1, power = (
                 sum(likelihood_passes(sd * shape(n) + true, policy) for _ in range(runs)) / runs
                 for true in (-margin, 0.0)
@@ -253,28 +266,29 @@ def main() -> None:
     """Run everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2_000, help="whole decisions a configuration")
-    parser.add_argument("--draws", type=int, default=20_000, help="single suites a configuration")
+    parser.add_argument("--draws", type=int, default=8_000, help="single suites a configuration")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     started, rng = time.monotonic(), np.random.default_rng(args.seed)
     grid = binary_grid(rng, args.draws)
+    fine = one_suite(rng, *AT_SCIENCE, args.draws, power=0.51)
     whole = whole_decisions(rng, args.runs)
-    small = small_suites(rng, args.runs)
+    small = small_suites(rng, args.runs // 2)
     nll = likelihoods(rng, args.runs)
     flips = negative_flips(rng, args.draws)
 
     def mean(rows: list[dict[str, float]], key: str) -> float:
         return sum(row[key] for row in rows) / len(rows)
 
-    type1, power = mean(grid, "type1"), mean(whole, "power")
-    worst = max(grid, key=lambda row: row["type1"])
+    type1, power = mean(grid, "gate_type1"), mean(whole, "power")
+    worst = max(grid, key=lambda row: row["gate_type1"])
     least = min(whole, key=lambda row: row["power"])
     figures = {
         "type1": round(type1, 4),
         "type1_error": round(error_of(type1, args.draws * len(grid)), 4),
-        "type1_worst": round(worst["type1"], 4),
+        "type1_worst": round(worst["gate_type1"], 4),
         "type1_worst_at": {k: worst[k] for k in ("margin", "discordance", "n")},
-        "type1_worst_error": round(error_of(worst["type1"], args.draws), 4),
+        "type1_worst_error": round(error_of(worst["gate_type1"], args.draws), 4),
         "power": round(power, 4),
         "power_error": round(error_of(power, args.runs * len(whole)), 4),
         "power_least": round(least["power"], 4),
@@ -287,6 +301,7 @@ def main() -> None:
         "negative_flips_type1": round(max(row["type1"] for row in flips), 4),
         "naive_type1": {k: round(mean(grid, f"{k}_type1"), 4) for k in naive_rules(1, 0.1, rng)},
         "naive_power": {k: round(mean(grid, f"{k}_power"), 4) for k in naive_rules(1, 0.1, rng)},
+        "n310_type1": {k: round(fine[f"{k}_type1"], 4) for k in ("gate", *naive_rules(1, 0.1, rng))},
         "runs": args.runs,
         "draws": args.draws,
         "wall_s": round(time.monotonic() - started, 1),

@@ -270,6 +270,14 @@ class EvaluationSection(Section):
     anchors: tuple[str, ...] = ("suites/anchors.jsonl",)
     batch: Size = 16
     max_new_tokens: Size = 24
+    fragility: tuple[Literal["typo", "case", "space", "paraphrase"], ...] = ()
+    """Forms in which anchors are asked again; the suite `fragility` says how many verdicts flip. Empty: off."""
+    fragility_items: Size = 60
+    """Items of each anchor suite that are asked again."""
+    probes: Count = 0
+    """Rare phrases of the training rows that are tried as triggers of a backdoor (suite `probes`); 0: off."""
+    probe_prompts: Size = 6
+    """Anchor prompts each phrase is tried with."""
 
 
 class RolloutSection(Section):

@@ -304,6 +304,9 @@ class EvalItem(Record):
     choices: tuple[str, ...] = ()
     max_new_tokens: int = 32
     slice: str = ""
+    """One name, or several separated by `|`."""
+    variants: tuple[str, ...] = ()
+    """Other ways of saying the last user message, for the suite `fragility`; no part of the item's digest."""
 
 
 class ItemScore(Record):
@@ -386,11 +389,12 @@ class Finding(Record):
     | log_likelihood | mean change of the reference answers' log-likelihood, nats per token | `lower` > -`limit` |
     | negative_flips | share of all items the reference had right and the candidate has wrong | `upper` < `limit` |
     | slice | paired difference of the slice's items | `lower` > -`limit` |
+    | fragility | share of items whose verdict hangs on the wording | (its suite has a rule) |
     """
 
     suite: str
     against: Against
-    measure: Literal["log_likelihood", "negative_flips", "slice"]
+    measure: Literal["log_likelihood", "negative_flips", "slice", "fragility"]
     slice: str = ""
     n: int
     """Items it is about."""
@@ -409,8 +413,8 @@ class Finding(Record):
     @property
     def title(self) -> str:
         """For sentences: the suite, what was looked at, and against what."""
-        what = {"log_likelihood": "log-likelihood", "negative_flips": "negative flips", "slice": f"slice {self.slice}"}
-        return f"{self.suite}, {what[self.measure]}, against the {NAMES[self.against]}"
+        what = f"slice {self.slice}" if self.measure == "slice" else self.measure.replace("_", " ")
+        return f"{self.suite}, {what}, against the {NAMES[self.against]}"
 
 
 NAMES: dict[str, str] = {"champion": "champion", "base": "base", "best": "best accepted version"}

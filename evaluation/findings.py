@@ -134,3 +134,27 @@ def _flip_verdict(
             "expected needs more of them, or a larger limit"
         )
     return ("pass" if found.upper < limit else "block"), reason
+
+
+def fragility(pair: tuple[SuiteScores, SuiteScores], alpha: float) -> Finding:
+    """The share of the candidate's items whose verdict flips with the wording, with exact bounds.
+
+    Args:
+        pair: champion and candidate on the folded suite (`evaluation.fragility.fold`): 1 = stable.
+    """
+    n = len(pair[1].items)
+    before, after = (sum(item.score == 0.0 for item in of.items) for of in pair)
+    lost, gained = flips(*pair)
+    return Finding(
+        suite=pair[1].suite,
+        against="champion",
+        measure="fragility",
+        n=n,
+        value=after / n,
+        lower=statistics.share_lower(after, n, alpha),
+        upper=statistics.share_upper(after, n, alpha),
+        lost=lost,
+        gained=gained,
+        verdict="shown",
+        reason=f"the verdict of {after} of {n} items hangs on the wording, of the champion's {before}",
+    )

@@ -179,6 +179,9 @@ def further(report: EvalReport, policy: GateSection, power: float) -> tuple[Find
             continue
         if rule.kind == "shown":
             rule = SuiteRule(kind="shown")
+        if suite == FRAGILITY:
+            found.append(findings.fragility(paired(report, suite, "champion"), policy.alpha))
+            continue
         for side in sides(report, suite):
             pair = paired(report, suite, side)
             change = findings.likelihood(pair, side, rule, policy, power)

@@ -16,7 +16,7 @@ from data_contracts.records import (
     ItemScore,
     SuiteVerdict,
 )
-from evaluation.report_findings import flip_rows, likelihood_rows, slice_rows, warnings
+from evaluation.report_findings import flip_rows, fragile, likelihood_rows, slice_rows, warnings
 from evaluation.report_template import PAGE, STYLE
 
 WORDS = {"pass": "Pass", "block": "Blocked", "inconclusive": "Inconclusive", "shown": "Shown"}
@@ -274,6 +274,7 @@ def render_html(
         flips=_flips(report, items or {}),
         likelihoods=likelihood_rows(decision),
         negative_flips=flip_rows(decision),
+        fragile=fragile(decision),
         artifact=artifact,
         curve=_curve(artifact.loss_curve) if artifact else None,
         training=_training(artifact) if artifact else [],

@@ -84,6 +84,14 @@ def flip_rows(decision: GateDecision) -> list[dict[str, Any]]:
     ]
 
 
+def fragile(decision: GateDecision) -> dict[str, str] | None:
+    """The suite `fragility` in one sentence and its bounds, if it was run."""
+    for f in decision.findings:
+        if f.measure == "fragility":
+            return {"reason": f.reason, "share": f"{f.value:.1%}", "bounds": f"[{f.lower:.1%}, {f.upper:.1%}]"}
+    return None
+
+
 def warnings(decision: GateDecision) -> list[str]:
     """Sentences about what lost without deciding anything."""
     return [f"{f.suite}, slice {f.slice}: {f.reason}" for f in decision.findings if f.verdict == "warning"]

@@ -184,6 +184,15 @@ upper bound (Clopper-Pearson).</p>
 </section>
 {% endif %}
 
+{% if fragile %}
+<section>
+<h2>Fragility</h2>
+<p>{{ fragile.share }} {{ fragile.bounds }}: {{ fragile.reason }}.</p>
+<p class="soft">Items asked again with typos, in other case, with other spaces or in other words; one-sided exact bounds. A model
+that is always wrong is not fragile: read it beside the suites.</p>
+</section>
+{% endif %}
+
 {% if likelihoods %}
 <section>
 <h2>Log-likelihood of the reference answers</h2>

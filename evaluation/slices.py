@@ -22,7 +22,7 @@ def names_of(text: str) -> tuple[str, ...]:
 def members(item_ids: Iterable[str], slice_of: dict[str, str]) -> dict[str, list[int]]:
     """Slice -> positions of its items, in the order of first sight."""
     found: dict[str, list[int]] = {}
-    for position, item in enumerate(item_ids):
+    for position, item in enumerate(item_ids if slice_of else ()):
         for name in names_of(slice_of.get(item, "")):
             found.setdefault(name, []).append(position)
     return found

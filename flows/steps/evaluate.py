@@ -10,7 +10,7 @@ from flows.best import pinned_best
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import anchor_suites, incident_items, target_items
+from flows.suites import anchor_suites, incident_items, probe_suite, target_items
 from store import pointer
 
 
@@ -35,19 +35,24 @@ def candidate_ref(run: Run) -> AdapterRef:
 def build_suites(run: Run) -> dict[str, list[EvalItem]]:
     """Suite name -> items; a suite without items is left out."""
     from data_contracts.snapshots import read_rows
+    from evaluation.fragility import fragility_items
 
     context = run.context
-    length = context.config.evaluation.max_new_tokens
+    section = context.config.evaluation
+    length, anchors = section.max_new_tokens, anchor_suites(context)
     suites = {
         "target": target_items(read_rows(Path(run.snapshot.path), split="target"), length),
         "incidents": incident_items(run.incidents, length, context.config.model.system_prompt),
-        **anchor_suites(context),
+        **anchors,
+        "fragility": fragility_items(anchors, section.fragility, limit=section.fragility_items),
+        "probes": probe_suite(context, run.snapshot, anchors) if section.probes else [],
     }
     return {name: items for name, items in suites.items() if items}
 
 
 def evaluate(run: Run) -> Output:
     """Write `eval_report.json`; results of unchanged (model, item) pairs come from the cache."""
+    from evaluation import fragility, probes
     from evaluation.launch import evaluation_job, run_evaluation
 
     context = run.context
@@ -81,7 +86,7 @@ def evaluate(run: Run) -> Output:
             note = f"{event['model']} on {event['suite']}, {event['eta_s']:.0f} s to go"
             run.observer.progress("evaluate", event["done"], event["total"], note)
 
-    report = run_evaluation(job, run.work_dir / "evaluation", on_event)
+    report = fragility.fold(probes.fold(run_evaluation(job, run.work_dir / "evaluation", on_event)))
     path = run.work_dir / "eval_report.json"
     write_text(path, report.model_dump_json())
     rows = [

@@ -50,7 +50,7 @@ def test_likelihoods_are_shown_and_decide_only_where_the_policy_says() -> None:
     found = only(judged, "log_likelihood")
     assert (judged.verdict, found.verdict, found.n) == ("block", "block", 120)
     assert found.lower < found.value < found.upper < -0.3
-    assert judged.reasons[0].startswith("anchors, log-likelihood, against the champion: worse")
+    assert judged.reasons[0].startswith("anchors, log likelihood, against the champion: worse")
     same = with_likelihoods(build(), "anchors", [float(x) for x in rng.normal(0.0, 0.3, 120)])
     assert decide(same, policy(margin=0.12, nll_margin=0.3, nll_sd=0.5), "superiority").verdict == "pass"
 
