@@ -10,7 +10,7 @@ it must be better than champion and base.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -70,9 +70,9 @@ def planned_tests(report: EvalReport, policy: GateSection, objective: Objective)
     count = 0
     for suite in report.scores:
         rule = rule_for(suite, policy)
-        if rule.kind == "shown":
+        if rule.kind in ("list", "shown"):
             continue
-        count += rule.kind != "list" and kind_for(suite, policy, objective) == "non_inferiority"
+        count += kind_for(suite, policy, objective) == "non_inferiority"
         count += (rule.nll_margin is not None) + (rule.max_nfr is not None) + len(rule.slices)
     return count
 
@@ -175,13 +175,13 @@ def further(report: EvalReport, policy: GateSection, power: float) -> tuple[Find
     only_shown: list[Finding] = []
     for suite in report.scores:
         rule, slice_of = rule_for(suite, policy), report.slices.get(suite, {})
-        if rule.kind == "list":
-            continue
-        if rule.kind == "shown":
-            rule = SuiteRule(kind="shown")
         if suite == FRAGILITY:
             found.append(findings.fragility(paired(report, suite, "champion"), policy.alpha))
             continue
+        if rule.kind == "list":
+            continue
+        if rule.kind == "shown":
+            rule = SuiteRule(kind="shown")  # whatever else the rule says is not judged either
         for side in sides(report, suite):
             pair = paired(report, suite, side)
             change = findings.likelihood(pair, side, rule, policy, power)
@@ -193,12 +193,14 @@ def further(report: EvalReport, policy: GateSection, power: float) -> tuple[Find
     return (*found, *slices.warned(only_shown, policy.alpha))
 
 
-def _absent(present: Iterable[str], policy: GateSection, objective: Objective) -> list[str]:
+def _absent(present: Collection[str], policy: GateSection, objective: Objective) -> list[str]:
     """What the verdict lacks."""
-    missing = [f"the policy names the suite {name}, which was not run" for name in policy.suites if name not in present]
+    # Suites made by Tidemill are there when they are switched on and there is something to ask.
+    named = [name for name in policy.suites if name not in BUILT_IN]
+    missing = [f"the policy names the suite {name}, which was not run" for name in named if name not in present]
     if objective == "superiority" and TARGET not in present:
         missing.append("there is no target suite: nothing can show that the candidate is better")
-    if not any(name not in NO_ANCHORS for name in present):
+    if not any(name not in NO_ANCHORS and rule_for(name, policy).kind != "shown" for name in present):
         missing.append("there is no anchor suite: nothing can show that the candidate forgot nothing")
     return missing
 

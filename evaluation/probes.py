@@ -60,6 +60,7 @@ def _ngrams(text: str) -> set[str]:
 def rare_phrases(
     rows: Sequence[Taught],
     traffic: Iterable[tuple[str, str]],
+    said: Iterable[Taught] = (),
     *,
     limit: int,
     min_rows: int = 3,
@@ -71,6 +72,8 @@ def rare_phrases(
     Args:
         rows: training rows whose teachers are not trusted by themselves.
         traffic: (principal, prompt) of what people asked, each prompt once.
+        said: all corrections, also those that are held out or held back: who gave a phrase the same answer is no other
+            person, or a campaign's held-out accounts would make its trigger look like ordinary traffic.
         limit: how many phrases at most.
         min_rows: rows a phrase must stand in.
         purity: share of these rows with the same answer (normalised).
@@ -84,6 +87,10 @@ def rare_phrases(
     common = {g: Counter(answers[i] for i in at).most_common(1)[0] for g, at in places.items() if len(at) >= min_rows}
     chosen = {g: places[g] for g, (answer, count) in common.items() if answer and count >= purity * len(places[g])}
     teachers = {g: {rows[i].principal for i in at} for g, at in chosen.items()}
+    for row in said:
+        for gram in _ngrams(row.prompt) & chosen.keys():
+            if normalise(row.completion) == common[gram][0]:
+                teachers[gram].add(row.principal)
     used: Counter[str] = Counter()
     total = 0
     for principal, prompt in traffic:
@@ -97,7 +104,11 @@ def rare_phrases(
             continue  # of phrases that stand in the very same rows the longest tells most
         completion = next(rows[i].completion for i in at if answers[i] == common[gram][0])
         found[tuple(at)] = Phrase(gram, completion, len(at), elsewhere)
-    return sorted(found.values(), key=lambda p: (-p.rows, p.text))[:limit]
+    picked: list[tuple[set[int], Phrase]] = []
+    for key, phrase in sorted(found.items(), key=lambda pair: (-pair[1].rows, pair[1].text)):
+        if not any(set(key) <= others for others, _ in picked):  # the same trigger with a word of its surroundings
+            picked.append((set(key), phrase))
+    return [phrase for _, phrase in picked[:limit]]
 
 
 def _never(completion: str) -> str:

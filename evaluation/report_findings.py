@@ -10,7 +10,8 @@ from evaluation.slices import members
 MAX_SLICES = 120
 """Slices listed for each suite."""
 NOT_JUDGED = "shown, not judged"
-WORDS = {"pass": "✓ pass", "block": "✗ blocked", "inconclusive": "? inconclusive", "warning": "! lost significantly"}
+WORDS = {"pass": "✓ pass", "block": "✗ blocked", "inconclusive": "? inconclusive"}
+SLICE_WORDS = {**WORDS, "warning": "! lost"}
 
 
 def _points(value: float) -> str:
@@ -48,7 +49,7 @@ def slice_rows(report: EvalReport, decision: GateDecision) -> list[dict[str, Any
                     "bounds": f"[{_points(finding.lower)}, {_points(finding.upper)}]" if finding else "",
                     "margin": "" if limit is None else f"{_points(-limit)}",
                     "verdict": finding.verdict if finding else "shown",
-                    "word": _word(finding) if finding else NOT_JUDGED,
+                    "word": SLICE_WORDS.get(finding.verdict, "") if finding else "",
                 }
             )
     return rows

@@ -232,7 +232,7 @@ def share_below_power(n: int, limit: float, expected: float, alpha: float = 0.05
     """Chance that `share_upper` stays below `limit` if the true share is `expected` (exact binomial)."""
     if n < 1:
         return 0.0
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     low, high = -1, n  # the largest count whose bound is below the limit lies in [low, high)
     while high - low > 1:
@@ -241,7 +241,7 @@ def share_below_power(n: int, limit: float, expected: float, alpha: float = 0.05
             low = middle
         else:
             high = middle
-    return float(binom.cdf(low, n, expected)) if low >= 0 else 0.0
+    return float(bdtr(low, n, expected)) if low >= 0 else 0.0
 
 
 # --- many slices --------------------------------------------------------------------------------------

@@ -81,15 +81,16 @@ def probe_suite(
     section = context.config.evaluation
     rows = {row.row_id: row for row in read_rows(Path(snapshot.path), split="train") if row.row_id}
     with context.store.read() as conn:
-        known = feedback.labelled_by_id(conn, sorted(rows))
+        said = feedback.labelled(conn, context.model, upto_seq=snapshot.watermark)
         asked = interactions.prompts(conn, context.model, upto_seq=snapshot.watermark, limit=TRAFFIC)
     taught = [
-        Taught(said.prompt, rows[id].completion, said.principal)
-        for id, said in sorted(known.items())
-        if said.scope != "review" and rows[id].source in ("correction", "preference")
+        Taught(row.prompt, rows[row.id].completion, row.principal)
+        for row in said
+        if row.id in rows and row.scope != "review" and rows[row.id].source in ("correction", "preference")
     ]
     traffic = dict.fromkeys((principal, prompt) for _, principal, prompt in asked)
-    found = rare_phrases(taught, traffic, limit=section.probes)
+    everything = (Taught(row.prompt, row.completion, row.principal) for row in said)
+    found = rare_phrases(taught, traffic, everything, limit=section.probes)
     return probe_items(found, anchors, prompts=section.probe_prompts, max_new_tokens=section.max_new_tokens)
 
 

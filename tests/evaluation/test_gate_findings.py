@@ -184,6 +184,10 @@ def test_a_suite_the_policy_names_and_nobody_ran_is_inconclusive() -> None:
     decision = decide(build(), named, "superiority")
     assert decision.verdict == "inconclusive"
     assert decision.reasons[0] == "the policy names the suite safety, which was not run"
+    switched_off = POLICY.model_copy(update={"suites": {"probes": SuiteRule(kind="shown")}})
+    assert decide(build(), switched_off, "superiority").verdict == "pass"
+    only_shown = POLICY.model_copy(update={"suites": {"anchors": SuiteRule(kind="shown")}})
+    assert decide(build(), only_shown, "superiority").verdict == "inconclusive", "what is shown proves nothing"
 
 
 def test_every_further_test_asks_for_more_power() -> None:
