@@ -150,9 +150,9 @@ Incidents are a list, not a sample: they have no bounds. What the policy does no
 <p class="soft">Lost, gained and the one-sided bounds (points) against the champion. A margin stands where the policy judges the
 slice by itself; a warning means that more was lost than chance explains (sign test, Holm's correction over all slices shown).</p>
 <div class="scroll"><table>
-<thead><tr><th>suite, slice</th><th>items</th><th>lost</th><th>gained</th><th>candidate</th><th>champion</th><th>base</th>{% if with_best %}<th>best</th>{% endif %}<th>bounds</th><th>margin</th><th></th></tr></thead>
+<thead><tr><th>suite, slice</th><th>items</th><th>lost</th><th>gained</th><th>candidate</th><th>champion</th><th>base</th>{% if with_best %}<th>best</th>{% endif %}<th>bounds</th><th>margin</th></tr></thead>
 <tbody>{% for s in slices %}<tr><td><bdi>{{ s.suite }}</bdi>: <bdi>{{ s.slice }}</bdi></td><td>{{ s.n }}</td><td{% if s.lost %} class="lost"{% endif %}>{{ s.lost }}</td>
-<td{% if s.gained %} class="gained"{% endif %}>{{ s.gained }}</td><td>{{ s.means.candidate }}</td><td>{{ s.means.champion }}</td><td>{{ s.means.base }}</td>{% if with_best %}<td>{{ s.means.get("best", "-") }}</td>{% endif %}<td>{{ s.bounds }}</td><td>{{ s.margin }}</td><td><span class="badge {{ s.verdict }}">{{ s.word }}</span></td></tr>{% endfor %}</tbody>
+<td{% if s.gained %} class="gained"{% endif %}>{{ s.gained }}</td><td>{{ s.means.candidate }}</td><td>{{ s.means.champion }}</td><td>{{ s.means.base }}</td>{% if with_best %}<td>{{ s.means.get("best", "-") }}</td>{% endif %}<td>{{ s.bounds }}</td><td>{{ s.margin }} <span class="badge {{ s.verdict }}">{{ s.word }}</span></td></tr>{% endfor %}</tbody>
 </table></div>
 </section>
 {% endif %}
