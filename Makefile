@@ -10,6 +10,7 @@ DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-gate up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -46,7 +47,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-canary bench-drift bench-contracts bench-curation bench-poisoning bench-loop
+bench: bench-canary bench-gate bench-drift bench-contracts bench-curation bench-poisoning bench-loop
 
 bench-loop: $(STAMP)
 	$(BIN)/python benchmarks/loop_banking77.py
@@ -74,6 +75,9 @@ bench-evaluation: $(STAMP)
 
 bench-training-plan: $(STAMP)
 	$(BIN)/python benchmarks/training_plan.py
+
+bench-gate: $(STAMP)
+	$(BIN)/python benchmarks/gate.py
 
 bench-snapshots: $(STAMP)
 	$(BIN)/python benchmarks/snapshot_stream.py

@@ -11,6 +11,7 @@ import typer
 from cli.contracts_app import contract_app
 from cli.erase_app import erase, retention_app
 from cli.feedback_app import feedback_app
+from cli.gate_app import gate_app
 from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 from cli.quarantine_app import quarantine_app
 from cli.review_app import review_app
@@ -33,6 +34,7 @@ app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(contract_app, name="contract")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(train_app, name="train")
+app.add_typer(gate_app, name="gate")
 app.add_typer(retention_app, name="retention")
 app.command("erase")(erase)
 

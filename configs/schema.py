@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from configs.curation import CurationSection
+from configs.gate import GateSection as GateSection
+from configs.gate import SuiteRule as SuiteRule
 from configs.objectives import ObjectivesSection
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -268,35 +270,14 @@ class EvaluationSection(Section):
     anchors: tuple[str, ...] = ("suites/anchors.jsonl",)
     batch: Size = 16
     max_new_tokens: Size = 24
-
-
-class SuiteRule(Section):
-    """How one suite is judged."""
-
-    kind: Literal["superiority", "non_inferiority"]
-    margin: Fraction = 0.02
-    """Non-inferiority margin, as a share of items; against the base and the best accepted version twice that."""
-    min_gain: Fraction = 0.0
-    """Superiority: the lower bound of the gain must exceed this."""
-    min_pass: Fraction = 0.0
-    """Smallest share of items the candidate itself must pass."""
-    max_discordance: Fraction | None = None
-    """This suite's own expected share of items that change; default the policy's."""
-
-
-class GateSection(Section):
-    """When a candidate may be registered and served."""
-
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    target: SuiteRule = SuiteRule(kind="superiority", margin=0.02)
-    incidents: SuiteRule = SuiteRule(kind="non_inferiority", margin=0.0, min_pass=1.0)
-    anchors: SuiteRule = SuiteRule(kind="non_inferiority", margin=0.02)
-    max_discordance: Fraction = 0.25
-    """Share of items expected to change, for the size check made before looking."""
-    power: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    """Chance with which a candidate that changed nothing must be able to pass all non-inferiority suites; each of
-    S suites needs 1 - (1 - power) / S, or it is too small and the verdict inconclusive."""
-    inconclusive_blocks: bool = True
+    fragility: tuple[Literal["typo", "case", "space", "paraphrase"], ...] = ()
+    """Forms in which anchors are asked again; the suite `fragility` says how many verdicts flip. Empty: off."""
+    fragility_items: Size = 60
+    """Items of each anchor suite that are asked again."""
+    probes: Count = 0
+    """Rare phrases of the training rows that are tried as triggers of a backdoor (suite `probes`); 0: off."""
+    probe_prompts: Size = 6
+    """Anchor prompts each phrase is tried with."""
 
 
 class RolloutSection(Section):

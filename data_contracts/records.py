@@ -304,6 +304,9 @@ class EvalItem(Record):
     choices: tuple[str, ...] = ()
     max_new_tokens: int = 32
     slice: str = ""
+    """One name, or several separated by `|`."""
+    variants: tuple[str, ...] = ()
+    """Other ways of saying the last user message, for the suite `fragility`; no part of the item's digest."""
 
 
 class ItemScore(Record):
@@ -340,17 +343,23 @@ class EvalReport(Record):
     base_digest: str
     dataset_digest: str
     scores: dict[str, dict[str, SuiteScores]]
-    """suite name -> {"base" | "champion" | "candidate": scores}."""
+    """suite name -> {"base" | "champion" | "best" | "candidate": scores}; `best` not on every suite."""
+    best_digest: str = ""
+    """The best accepted version, where it is neither base nor champion; empty otherwise."""
     slices: dict[str, dict[str, str]] = {}
     """suite name -> {item id: slice}."""
     seconds: float = 0.0
+
+
+Against = Literal["champion", "base", "best"]
+"""What a candidate is compared with; `best` is the best accepted version."""
 
 
 class SuiteVerdict(Record):
     """The gate's finding on one suite against one reference model."""
 
     suite: str
-    against: Literal["champion", "base"]
+    against: Against
     kind: Literal["superiority", "non_inferiority"]
     n: int
     reference_mean: float
@@ -361,12 +370,55 @@ class SuiteVerdict(Record):
     upper: float
     margin: float
     """What the lower bound must exceed: minus this for non-inferiority, plus this (the least gain) for superiority."""
+    listed: bool = False
+    """A list of required behaviours, not a sample: its bounds decide nothing."""
     lost: int
     """Items 1 -> 0."""
     gained: int
     """Items 0 -> 1."""
-    verdict: Literal["pass", "block", "inconclusive"]
+    verdict: Literal["pass", "block", "inconclusive", "shown"]
+    """`shown`: the policy does not judge this suite."""
     reason: str
+
+
+class Finding(Record):
+    """What else the gate found on a suite: likelihoods, negative flips, a slice.
+
+    | measure | `value`, `lower`, `upper` | passes when |
+    |---|---|---|
+    | log_likelihood | mean change of the reference answers' log-likelihood, nats per token | `lower` > -`limit` |
+    | negative_flips | share of all items the reference had right and the candidate has wrong | `upper` < `limit` |
+    | slice | paired difference of the slice's items | `lower` > -`limit` |
+    | fragility | share of items whose verdict hangs on the wording | (its suite has a rule) |
+    """
+
+    suite: str
+    against: Against
+    measure: Literal["log_likelihood", "negative_flips", "slice", "fragility"]
+    slice: str = ""
+    n: int
+    """Items it is about."""
+    value: float
+    lower: float
+    """One-sided bounds at level alpha."""
+    upper: float
+    limit: float | None = None
+    """What the policy allows; None: shown, not judged."""
+    lost: int = 0
+    gained: int = 0
+    verdict: Literal["pass", "block", "inconclusive", "shown", "warning"]
+    """`shown` and `warning` decide nothing; a warning is a slice that lost significantly."""
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """For sentences: the suite, what was looked at, and against what."""
+        what = f"slice {self.slice}" if self.measure == "slice" else self.measure.replace("_", " ")
+        return f"{self.suite}, {what}, against the {NAMES[self.against]}"
+
+
+NAMES: dict[str, str] = {"champion": "champion", "base": "base", "best": "best accepted version"}
+"""The models a candidate is compared with, for sentences."""
 
 
 class GateDecision(Record):
@@ -376,6 +428,7 @@ class GateDecision(Record):
     objective: Literal["superiority", "non_inferiority"]
     suites: tuple[SuiteVerdict, ...]
     reasons: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
     policy_digest: str
     decided_at: UtcDatetime
     override_by: str | None = None
@@ -385,6 +438,12 @@ class GateDecision(Record):
     def accepted(self) -> bool:
         """True if the candidate may be registered and served."""
         return self.verdict == "pass" or self.override_by is not None
+
+    @property
+    def without_words(self) -> GateDecision:
+        """Without the slices that only the report shows: their names may be people's words, and a ledger keeps them."""
+        kept = tuple(f for f in self.findings if f.measure != "slice" or f.limit is not None)
+        return self.model_copy(update={"findings": kept})
 
 
 class ModelVersion(Record):

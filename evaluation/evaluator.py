@@ -48,6 +48,7 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         max_rank=int(job.get("max_rank", 64)),
         progress=progress,
         dataset_digest=str(job.get("dataset_digest", "")),
+        best_suites=job.get("best_suites", ()),
     )
     write_json(report_path, report.model_dump(mode="json"))
     return {"report_path": str(report_path), "seconds": report.seconds}

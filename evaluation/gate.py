@@ -1,74 +1,80 @@
 """The gate: per-item results and a policy in, pass / block / inconclusive with reasons out. Pure.
 
 Suites are told apart by name: `target` (what the retrain is for), `incidents` (a regression list), anything
-else is an anchor suite (what must not be forgotten). All suites must pass (intersection-union: no correction of
-alpha). Each is compared with the champion (margin m) and with the base (margin 2m), or two points creep away
-each round; where the candidate must be better, it must be better than both.
+else is an anchor suite (what must not be forgotten) unless the policy says otherwise (`gate.suites`). All tests must
+pass (intersection-union: no correction of alpha). Each suite is compared with the champion (margin m), with the base
+and with the best accepted version (margin 2m), or two points creep away each round; where the candidate must be better,
+it must be better than champion and base.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from configs.errors import EvaluationError
-from configs.schema import GateSection, SuiteRule
+from configs.gate import GateSection, SuiteRule
 from data_contracts.digests import digest
-from data_contracts.records import EvalReport, GateDecision, SuiteScores, SuiteVerdict, utc_now
-from evaluation import statistics
+from data_contracts.records import NAMES, Against, EvalReport, Finding, GateDecision, SuiteVerdict, utc_now
+from evaluation import findings, slices, statistics
+from evaluation.pairs import (
+    Objective,
+    Verdict,
+    flips,
+    margin_against,
+    non_inferiority,
+    paired,
+    points,
+    sides,
+    too_small_for_shares,
+)
 
 TARGET = "target"
 INCIDENTS = "incidents"
-Objective = Literal["superiority", "non_inferiority"]
-Against = Literal["champion", "base"]
-Verdict = Literal["pass", "block", "inconclusive"]
+PROBES = "probes"
+FRAGILITY = "fragility"
+NO_ANCHORS = (TARGET, INCIDENTS, PROBES, FRAGILITY)
+"""Suites that cannot show that nothing was forgotten."""
+BUILT_IN = {PROBES: SuiteRule(kind="list", margin=0.0), FRAGILITY: SuiteRule(kind="shown")}
+"""Rules of suites made by Tidemill that the policy does not name."""
 
 
 def rule_for(suite: str, policy: GateSection) -> SuiteRule:
     """The rule a suite is judged by."""
-    return {TARGET: policy.target, INCIDENTS: policy.incidents}.get(suite, policy.anchors)
+    own = {TARGET: policy.target, INCIDENTS: policy.incidents.model_copy(update={"kind": "list"})}
+    return own.get(suite) or policy.suites.get(suite) or BUILT_IN.get(suite) or policy.anchors
 
 
-def points(share: float) -> str:
-    """A share as signed percentage points, for sentences."""
-    return f"{share * 100:+.1f}"
+def objective_for(causes: Iterable[str]) -> Objective:
+    """What a retrain has to show, from the kinds of its causes.
+
+    Feedback, drift, an incident or a person ask for something better. An erasure or the schedule does not, and of
+    several causes an erasure decides: what it takes out must not be held in service for want of a gain.
+    """
+    kinds = set(causes)
+    return "non_inferiority" if "erasure" in kinds or kinds <= {"erasure", "schedule"} else "superiority"
 
 
-def _paired(report: EvalReport, suite: str, against: Against) -> tuple[SuiteScores, SuiteScores]:
-    by_model = report.scores[suite]
-    for name in ("candidate", against):
-        if name not in by_model:
-            raise EvaluationError(
-                "a suite has no scores for a model", where=suite, expected=name, found=", ".join(by_model) or "none"
-            )
-    reference, candidate = by_model[against], by_model["candidate"]
-    if [i.item_id for i in reference.items] != [i.item_id for i in candidate.items]:
-        raise EvaluationError(
-            "the models were not scored on the same items",
-            where=suite,
-            expected=f"{len(reference.items)} items in the order of {against}",
-            found=f"{len(candidate.items)} items",
-            fix="run the evaluation again",
-        )
-    for scores in (reference, candidate):
-        for item in scores.items:
-            if item.score not in (0.0, 1.0):
-                raise EvaluationError(
-                    "a score is missing or not binary",
-                    where=f"{suite}/{item.item_id}",
-                    expected="0 or 1",
-                    found=item.score,
-                )
-    return reference, candidate
+def kind_for(suite: str, policy: GateSection, objective: Objective, against: Against = "champion") -> Objective:
+    """Whether a suite must be better or no worse. Nobody must beat a version that no longer serves."""
+    wants = rule_for(suite, policy).kind == "superiority" and objective == "superiority"
+    return "superiority" if wants and against != "best" else "non_inferiority"
 
 
-def sized_suites(report: EvalReport, policy: GateSection, objective: Objective) -> list[str]:
-    """Suites whose size matters: all but the regression list and the target when it must be better."""
-    names = [name for name in report.scores if name != INCIDENTS]
-    if objective == "superiority" and policy.target.kind == "superiority":
-        names = [name for name in names if name != TARGET]
-    return names
+def planned_tests(report: EvalReport, policy: GateSection, objective: Objective) -> int:
+    """How many tests an unchanged candidate must pass, counted before any result is read.
+
+    A regression list and a suite that must be better are none: the one has no size, the other no chance to pass.
+    """
+    count = 0
+    for suite in report.scores:
+        rule = rule_for(suite, policy)
+        if rule.kind in ("list", "shown"):
+            continue
+        count += kind_for(suite, policy, objective) == "non_inferiority"
+        count += (rule.nll_margin is not None) + (rule.max_nfr is not None) + len(rule.slices)
+    return count
 
 
 def _too_small(
@@ -85,44 +91,24 @@ def _too_small(
                 f"of items changing needs {least}"
             )
         return None
-    if margin <= 0.0:
-        return "a margin of 0 points cannot be proved by any number of items"
-    if statistics.non_inferiority_power(n, margin, discordance, policy.alpha) >= power:
-        return None
-    need = statistics.required_items(margin, discordance, policy.alpha, power)
-    finest = statistics.smallest_margin(n, discordance, policy.alpha, power)
-    return (
-        f"too small to decide: {n} items; a margin of {margin * 100:g} points with {discordance:.0%} of items changing "
-        f"needs {need} (or, with these {n}, a margin of {finest * 100:.1f} points)"
-    )
-
-
-def _non_inferiority(lower: float, upper: float, margin: float, small: str | None) -> tuple[Verdict, str]:
-    bound = f"lower bound {points(lower)} points against a margin of -{margin * 100:g}"
-    if upper < -margin:
-        return "block", f"worse: the whole interval lies below the margin (upper bound {points(upper)} points)"
-    if small is not None:
-        return "inconclusive", small
-    if lower > -margin:
-        return "pass", f"no worse: {bound}"
-    return "block", f"not shown to be no worse: {bound}"
+    return too_small_for_shares(n, margin, discordance, policy.alpha, power)
 
 
 def _superiority(lower: float, min_gain: float, small: str | None) -> tuple[Verdict, str]:
     if small is not None:
         return "inconclusive", small
-    bound = f"lower bound of the gain {points(lower)} points, needed above {points(min_gain)}"
+    bound = f"lower bound of the gain {points(lower)}, needed above {points(min_gain)}"
     return ("pass", f"better: {bound}") if lower > min_gain else ("block", f"not shown to be better: {bound}")
 
 
-def _regression_list(lost: int, n: int, mean: float, rule: SuiteRule, against: Against) -> tuple[Verdict, str]:
-    """Incidents are a list of things that must hold, not a sample: no size check."""
+def _regression_list(lost: int, n: int, mean: float, rule: SuiteRule, counts_loss: bool) -> tuple[Verdict, str]:
+    """A list of things that must hold, not a sample: no size check."""
     passed = round(mean * n)
     if mean < rule.min_pass - 1e-9:
         return "block", f"passes {passed} of {n} required behaviours, needed {math.ceil(rule.min_pass * n - 1e-9)}"
     allowed = math.floor(rule.margin * n + 1e-9)
-    if against == "champion" and lost > allowed:
-        return "block", f"loses {lost} behaviour(s) the champion had (allowed {allowed})"
+    if counts_loss and lost > allowed:
+        return "block", f"loses {lost} behaviour(s) the reference had (allowed {allowed})"
     return "pass", f"passes {passed} of {n} required behaviours and loses {lost}"
 
 
@@ -138,25 +124,27 @@ def judge(
         EvaluationError: a missing model, other items, or a score that is not 0 or 1.
     """
     rule = rule_for(suite, policy)
-    reference, candidate = _paired(report, suite, against)
+    reference, candidate = paired(report, suite, against)
     n = len(candidate.items)
-    kind: Objective = "non_inferiority"
-    if suite == TARGET and rule.kind == "superiority" and objective == "superiority":
-        kind = "superiority"
-    margin = rule.margin * (2.0 if against == "base" else 1.0)
-    small = None if suite == INCIDENTS else _too_small(n, kind, rule, margin, policy, power)
-    pairs = [(r.score, c.score) for r, c in zip(reference.items, candidate.items, strict=True)]
-    lost = sum(1 for r, c in pairs if r > c)
-    gained = sum(1 for r, c in pairs if c > r)
+    kind = kind_for(suite, policy, objective, against)
+    margin = margin_against(rule, against)
+    lost, gained = flips(reference, candidate)
     lower = statistics.score_lower(n, gained, lost, policy.alpha)
     upper = statistics.score_upper(n, gained, lost, policy.alpha)
-    if suite == INCIDENTS:
-        verdict, reason = _regression_list(lost, n, candidate.mean, rule, against)
-    elif kind == "superiority":
-        verdict, reason = _superiority(lower, rule.min_gain, small)
+    verdict: Literal["pass", "block", "inconclusive", "shown"]
+    if rule.kind == "shown":
+        verdict, reason = "shown", f"{lost} lost, {gained} gained of {n}"
+    elif rule.kind == "list":
+        # What the champion of the day cannot do is no loss against an older model, for incidents; a probe is.
+        counts_loss = suite != INCIDENTS or against == "champion"
+        verdict, reason = _regression_list(lost, n, candidate.mean, rule, counts_loss)
     else:
-        verdict, reason = _non_inferiority(lower, upper, margin, small)
-    if suite != INCIDENTS and candidate.mean < rule.min_pass - 1e-9:
+        small = _too_small(n, kind, rule, margin, policy, power)
+        if kind == "superiority":
+            verdict, reason = _superiority(lower, rule.min_gain, small)
+        else:
+            verdict, reason = non_inferiority(lower, upper, margin, small)
+    if rule.kind not in ("list", "shown") and candidate.mean < rule.min_pass - 1e-9:
         verdict, reason = "block", f"passes {candidate.mean:.0%} of items, the policy asks for {rule.min_pass:.0%}"
     return SuiteVerdict(
         suite=suite,
@@ -169,11 +157,61 @@ def judge(
         lower=lower,
         upper=upper,
         margin=rule.min_gain if kind == "superiority" else margin,
+        listed=rule.kind == "list",
         lost=lost,
         gained=gained,
         verdict=verdict,
         reason=reason,
     )
+
+
+def further(report: EvalReport, policy: GateSection, power: float) -> tuple[Finding, ...]:
+    """Likelihoods, negative flips and slices of every suite that is no list.
+
+    Raises:
+        EvaluationError: a likelihood that is missing or not a number.
+    """
+    found: list[Finding] = []
+    only_shown: list[Finding] = []
+    for suite in report.scores:
+        rule, slice_of = rule_for(suite, policy), report.slices.get(suite, {})
+        if suite == FRAGILITY:
+            found.append(findings.fragility(paired(report, suite, "champion"), policy.alpha))
+            continue
+        if rule.kind == "list":
+            continue
+        if rule.kind == "shown":
+            rule = SuiteRule(kind="shown")  # whatever else the rule says is not judged either
+        for side in sides(report, suite):
+            pair = paired(report, suite, side)
+            change = findings.likelihood(pair, side, rule, policy, power)
+            found += [change] if change is not None else []
+            if side == "champion":
+                found.append(findings.negative_flips(pair, side, rule, policy, power))
+                only_shown += slices.shown(pair, slice_of, rule, policy.alpha)
+            found += slices.judged(pair, side, slice_of, rule, policy, power)
+    return (*found, *slices.warned(only_shown, policy.alpha))
+
+
+def _absent(present: Collection[str], policy: GateSection, objective: Objective) -> list[str]:
+    """What the verdict lacks."""
+    # Suites made by Tidemill are there when they are switched on and there is something to ask.
+    named = [name for name in policy.suites if name not in BUILT_IN]
+    missing = [f"the policy names the suite {name}, which was not run" for name in named if name not in present]
+    if objective == "superiority" and TARGET not in present:
+        missing.append("there is no target suite: nothing can show that the candidate is better")
+    if not any(name not in NO_ANCHORS and rule_for(name, policy).kind != "shown" for name in present):
+        missing.append("there is no anchor suite: nothing can show that the candidate forgot nothing")
+    return missing
+
+
+def _sentences(verdicts: Sequence[SuiteVerdict], found: Sequence[Finding]) -> list[str]:
+    """One for each thing that decides, the worst first."""
+    all_of: list[tuple[str, str]] = []
+    all_of += [(v.verdict, f"{v.suite} against the {NAMES[v.against]}: {v.reason}") for v in verdicts]
+    all_of += [(f.verdict, f"{f.title}: {f.reason}") for f in found if f.limit is not None]
+    order = ("block", "inconclusive", "pass", "shown")
+    return [text for verdict, text in sorted(all_of, key=lambda pair: order.index(pair[0])) if verdict != "shown"]
 
 
 def decide(
@@ -184,8 +222,7 @@ def decide(
     Args:
         report: per-item results; a suite without items counts as absent.
         policy: margins, levels and what inconclusive means.
-        objective: `superiority` for a retrain caused by feedback, drift or an incident; `non_inferiority` for
-            erasure and schedule (an erasure cannot be "better").
+        objective: what the retrain has to show (`objective_for`).
         now: time to write into the decision.
 
     Raises:
@@ -193,22 +230,18 @@ def decide(
     """
     present = {name: by for name, by in report.scores.items() if any(scores.items for scores in by.values())}
     report = report.model_copy(update={"scores": present})
-    sized = sized_suites(report, policy, objective)
-    power = 1.0 - (1.0 - policy.power) / max(len(sized), 1)
-    same = report.champion_digest == report.base_digest
-    sides: tuple[Against, ...] = ("champion",) if same else ("champion", "base")
-    verdicts = tuple(judge(report, suite, side, policy, objective, power) for suite in present for side in sides)
-    worst_first = sorted(verdicts, key=lambda v: ("block", "inconclusive", "pass").index(v.verdict))
-    reasons = [f"{v.suite} against the {v.against}: {v.reason}" for v in worst_first]
-    missing = []
-    if objective == "superiority" and TARGET not in present:
-        missing.append("there is no target suite: nothing can show that the candidate is better")
-    if not any(name not in (TARGET, INCIDENTS) for name in present):
-        missing.append("there is no anchor suite: nothing can show that the candidate forgot nothing")
+    power = 1.0 - (1.0 - policy.power) / max(planned_tests(report, policy, objective), 1)
+    verdicts = tuple(
+        judge(report, suite, side, policy, objective, power) for suite in present for side in sides(report, suite)
+    )
+    found = further(report, policy, power)
+    reasons = _sentences(verdicts, found)
+    missing = _absent(present, policy, objective)
+    said = {v.verdict for v in verdicts} | {f.verdict for f in found}
     verdict: Verdict = "pass"
-    if any(v.verdict == "block" for v in verdicts):
+    if "block" in said:
         verdict = "block"
-    elif missing or any(v.verdict == "inconclusive" for v in verdicts):
+    elif missing or "inconclusive" in said:
         verdict = "inconclusive" if policy.inconclusive_blocks else "pass"
         if not policy.inconclusive_blocks:
             reasons.append("the policy lets an inconclusive result pass")
@@ -217,6 +250,7 @@ def decide(
         objective=objective,
         suites=verdicts,
         reasons=tuple(missing + reasons),
+        findings=found,
         policy_digest=digest(policy),
         decided_at=now or utc_now(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def evaluation_job(
     max_rank: int = 64,
     dataset_digest: str = "",
     threads: int = 0,
+    best_suites: Collection[str] = (),
 ) -> dict[str, Any]:
     """The job of `evaluation.evaluator`, JSON-ready; arguments as of `evaluation.runner.run`."""
     return {
@@ -34,6 +35,7 @@ def evaluation_job(
         "max_rank": max_rank,
         "dataset_digest": dataset_digest,
         "threads": threads,
+        "best_suites": sorted(best_suites),
     }
 
 

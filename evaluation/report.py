@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_contracts.records import (
+    NAMES,
     AdapterArtifact,
     DatasetSnapshot,
     EvalItem,
@@ -15,17 +16,15 @@ from data_contracts.records import (
     ItemScore,
     SuiteVerdict,
 )
-from evaluation.gate import INCIDENTS
+from evaluation.report_findings import flip_rows, fragile, likelihood_rows, slice_rows, warnings
 from evaluation.report_template import PAGE, STYLE
-from evaluation.statistics import paired_t_bounds
 
-WORDS = {"pass": "Pass", "block": "Blocked", "inconclusive": "Inconclusive"}
-MARKS = {"pass": "✓", "block": "✗", "inconclusive": "?"}
+WORDS = {"pass": "Pass", "block": "Blocked", "inconclusive": "Inconclusive", "shown": "Shown"}
+MARKS = {"pass": "✓", "block": "✗", "inconclusive": "?", "shown": "·"}
 MAX_FLIPS = 40
 """Flips listed for each suite and direction."""
 MAX_TEXT = 600
 """Characters shown of one answer or prompt."""
-MAX_SLICES = 120
 
 
 def percent(share: float) -> str:
@@ -52,20 +51,22 @@ def _sentence(decision: GateDecision) -> str:
         )
     if decision.verdict == "inconclusive":
         return "Nothing speaks clearly against it, but the suites cannot show that it is good enough."
-    failed = dict.fromkeys(v.suite for v in decision.suites if v.verdict == "block")
+    blocked = [v.suite for v in decision.suites if v.verdict == "block"]
+    blocked += [f.suite for f in decision.findings if f.verdict == "block"]
+    failed = dict.fromkeys(blocked)
     return f"It must not be served: {', '.join(failed)} did not pass."
 
 
 def _limit(verdict: SuiteVerdict) -> float | None:
-    """What the lower bound must exceed; incidents are a list and have no such limit."""
-    if verdict.suite == INCIDENTS:
+    """What the lower bound must exceed; a list, and what is only shown, has no such limit."""
+    if verdict.listed or verdict.verdict == "shown":
         return None
     return verdict.margin if verdict.kind == "superiority" else -verdict.margin
 
 
 def _bounds(verdict: SuiteVerdict) -> tuple[float, float]:
     """The interval to draw; a list of required behaviours has none."""
-    if verdict.suite == INCIDENTS:
+    if verdict.listed:
         return verdict.difference, verdict.difference
     return verdict.lower, verdict.upper
 
@@ -93,15 +94,14 @@ def _forest(verdicts: Sequence[SuiteVerdict]) -> dict[str, Any]:
         "forest": [
             {
                 "suite": v.suite,
-                "against": v.against,
+                "against": NAMES[v.against],
                 "low": at(bounds[v.suite, v.against][0]),
                 "high": at(bounds[v.suite, v.against][1]),
                 "at": at(v.difference),
                 "limit": None if (limit := _limit(v)) is None else at(limit),
                 "verdict": v.verdict,
                 "mark": f"{MARKS[v.verdict]} {WORDS[v.verdict].lower()}",
-                "text": _points(v.difference)
-                + ("" if v.suite == INCIDENTS else f" [{_points(v.lower)}, {_points(v.upper)}]"),
+                "text": _points(v.difference) + ("" if v.listed else f" [{_points(v.lower)}, {_points(v.upper)}]"),
             }
             for v in verdicts
         ],
@@ -136,39 +136,12 @@ def _means(report: EvalReport) -> list[dict[str, Any]]:
             "suite": suite,
             "bars": [
                 {"model": model, "width": round(scores.mean * 100, 2), "text": percent(scores.mean)}
-                for model in ("base", "champion", "candidate")
+                for model in ("base", "best", "champion", "candidate")
                 if (scores := by_model.get(model)) is not None and scores.items
             ],
         }
         for suite, by_model in report.scores.items()
     ]
-
-
-def _slices(report: EvalReport) -> list[dict[str, Any]]:
-    rows = []
-    for suite, slice_of in report.slices.items():
-        if suite not in report.scores:
-            continue
-        names = dict.fromkeys(slice_of.values())
-        for name in list(names)[:MAX_SLICES]:
-            chosen = {item for item, slice_name in slice_of.items() if slice_name == name}
-            means: dict[str, list[float]] = {
-                model: [i.score for i in scores.items if i.item_id in chosen]
-                for model, scores in report.scores[suite].items()
-            }
-            n = len(means["candidate"])
-            pairs = list(zip(means["champion"], means["candidate"], strict=True))
-            rows.append(
-                {
-                    "suite": suite,
-                    "slice": name,
-                    "n": n,
-                    **{model: f"{sum(v) / n:.0%}" for model, v in means.items() if n},
-                    "lost": sum(a > b for a, b in pairs),
-                    "gained": sum(a < b for a, b in pairs),
-                }
-            )
-    return [row for row in rows if row["n"]]
 
 
 def _flip(before: ItemScore, after: ItemScore, item: EvalItem | None, slice_name: str) -> dict[str, Any]:
@@ -201,24 +174,6 @@ def _flips(report: EvalReport, items: Mapping[str, Sequence[EvalItem]]) -> list[
                     }
                 )
     return groups
-
-
-def _likelihoods(report: EvalReport, alpha: float) -> list[dict[str, Any]]:
-    rows = []
-    for suite in report.scores:
-        changes = [a.nll - b.nll for a, b in _pairs(report, suite) if a.nll is not None and b.nll is not None]
-        if len(changes) >= 2:
-            mean, low, high = paired_t_bounds(changes, alpha)
-            rows.append(
-                {
-                    "suite": suite,
-                    "n": len(changes),
-                    "mean": f"{mean:+.3f}",
-                    "low": f"{low:+.3f}",
-                    "high": f"{high:+.3f}",
-                }
-            )
-    return rows
 
 
 def _curve(losses: Sequence[float]) -> dict[str, Any] | None:
@@ -256,6 +211,7 @@ def _lineage(
         ("candidate", report.candidate_digest),
         ("champion", report.champion_digest),
         ("base", report.base_digest),
+        *([("best accepted version", report.best_digest)] if report.best_digest else []),
         ("data", report.dataset_digest),
         *((f"suite {name}", by["candidate"].suite_digest) for name, by in report.scores.items()),
         ("policy", decision.policy_digest),
@@ -312,9 +268,13 @@ def render_html(
         tiles=_tiles(report),
         means=_means(report),
         same_champion=report.champion_digest == report.base_digest,
-        slices=_slices(report),
+        warnings=warnings(decision),
+        slices=slice_rows(report, decision),
+        with_best=any("best" in by_model for by_model in report.scores.values()),
         flips=_flips(report, items or {}),
-        likelihoods=_likelihoods(report, alpha),
+        likelihoods=likelihood_rows(decision),
+        negative_flips=flip_rows(decision),
+        fragile=fragile(decision),
         artifact=artifact,
         curve=_curve(artifact.loss_curve) if artifact else None,
         training=_training(artifact) if artifact else [],

@@ -4,12 +4,12 @@
 STYLE = """
 :root { color-scheme: light dark;
   --page: #f7f7f5; --card: #ffffff; --ink: #1b1f24; --soft: #59616b; --line: #dcdfe3; --track: #eceef0;
-  --base: #8a919a; --champion: #2a6fc9; --candidate: #d4581c;
+  --base: #8a919a; --champion: #2a6fc9; --candidate: #d4581c; --best: #7d5bb5; --shown: #8a919a; --warning: #8a5a00;
   --pass: #1d7a46; --block: #b3261e; --inconclusive: #8a5a00;
   --pass-bg: #e5f4eb; --block-bg: #fbe9e7; --inconclusive-bg: #fdf2dc; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #14171a; --card: #1d2125; --ink: #e8eaed; --soft: #a2aab4; --line: #353b42; --track: #2a2f35;
-  --base: #8d959f; --champion: #6ea8f0; --candidate: #f08a52;
+  --base: #8d959f; --champion: #6ea8f0; --candidate: #f08a52; --best: #b39ae0; --shown: #8d959f; --warning: #f0be60;
   --pass: #6cd097; --block: #ff8a80; --inconclusive: #f0be60;
   --pass-bg: #16301f; --block-bg: #3a1c1a; --inconclusive-bg: #352a12; } }
 * { box-sizing: border-box; }
@@ -31,7 +31,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .inconclusive .word { color: var(--inconclusive); }
 .badge { font-weight: 600; white-space: nowrap; }
 .badge.pass { color: var(--pass); } .badge.block { color: var(--block); }
-.badge.inconclusive { color: var(--inconclusive); }
+.badge.inconclusive { color: var(--inconclusive); } .badge.warning { color: var(--warning); }
+.badge.shown { color: var(--soft); font-weight: 400; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1rem; margin: 0 0 1rem; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
 .tile .big { font-size: 1.75rem; font-weight: 650; line-height: 1.2; font-variant-numeric: tabular-nums; }
@@ -46,7 +47,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .bars .track { background: var(--track); border-radius: .2rem; height: .8rem; }
 .bars .fill { height: 100%; border-radius: .2rem; }
 .bars .value { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.fill.base { background: var(--base); } .fill.champion { background: var(--champion); }
+.fill.best { background: var(--best); } .fill.base { background: var(--base); } .fill.champion { background: var(--champion); }
 .fill.candidate { background: var(--candidate); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
@@ -94,7 +95,9 @@ PAGE = """<!doctype html>
 <p>{{ sentence }}</p>
 {% if decision.override_by %}<p><strong>Overridden by <bdi>{{ decision.override_by }}</bdi></strong>:
 <bdi>{{ decision.override_reason or "no reason given" }}</bdi></p>{% endif %}
-<ul>{% for reason in decision.reasons %}<li>{{ reason }}</li>{% endfor %}</ul>
+<ul>{% for reason in decision.reasons %}<li><bdi>{{ reason }}</bdi></li>{% endfor %}</ul>
+{% if warnings %}<p><strong class="badge warning">! Warnings</strong>, which decide nothing:</p>
+<ul>{% for warning in warnings %}<li><bdi>{{ warning }}</bdi></li>{% endfor %}</ul>{% endif %}
 </section>
 
 <div class="tiles">
@@ -109,7 +112,7 @@ PAGE = """<!doctype html>
 <h2>Difference to the reference models</h2>
 <p class="soft">Candidate minus reference in percentage points, with its one-sided lower and upper bounds.
 The dashed line is what the lower bound must exceed: the margin for "no worse", the least gain for "better".
-Incidents are a list, not a sample: they have no bounds.</p>
+Incidents are a list, not a sample: they have no bounds. What the policy does not judge is shown without a line.</p>
 {% for row in forest %}
 <div class="row"><div class="label"><bdi>{{ row.suite }}</bdi> <span class="soft">vs {{ row.against }}</span></div>
 <svg role="img" aria-label="{{ row.text }}">
@@ -144,10 +147,12 @@ Incidents are a list, not a sample: they have no bounds.</p>
 {% if slices %}
 <section>
 <h2>What changed, by skill and topic</h2>
+<p class="soft">Lost, gained and the one-sided bounds (points) against the champion. A margin stands where the policy judges the
+slice by itself; a warning means that more was lost than chance explains (sign test, Holm's correction over all slices shown).</p>
 <div class="scroll"><table>
-<thead><tr><th>suite, slice</th><th>items</th><th>lost</th><th>gained</th><th>candidate</th><th>champion</th><th>base</th></tr></thead>
+<thead><tr><th>suite, slice</th><th>items</th><th>lost</th><th>gained</th><th>candidate</th><th>champion</th><th>base</th>{% if with_best %}<th>best</th>{% endif %}<th>bounds</th><th>margin</th></tr></thead>
 <tbody>{% for s in slices %}<tr><td><bdi>{{ s.suite }}</bdi>: <bdi>{{ s.slice }}</bdi></td><td>{{ s.n }}</td><td{% if s.lost %} class="lost"{% endif %}>{{ s.lost }}</td>
-<td{% if s.gained %} class="gained"{% endif %}>{{ s.gained }}</td><td>{{ s.candidate }}</td><td>{{ s.champion }}</td><td>{{ s.base }}</td></tr>{% endfor %}</tbody>
+<td{% if s.gained %} class="gained"{% endif %}>{{ s.gained }}</td><td>{{ s.means.candidate }}</td><td>{{ s.means.champion }}</td><td>{{ s.means.base }}</td>{% if with_best %}<td>{{ s.means.get("best", "-") }}</td>{% endif %}<td>{{ s.bounds }}</td><td>{{ s.margin }} <span class="badge {{ s.verdict }}">{{ s.word }}</span></td></tr>{% endfor %}</tbody>
 </table></div>
 </section>
 {% endif %}
@@ -166,15 +171,37 @@ Incidents are a list, not a sample: they have no bounds.</p>
 {% else %}<p>No item changed.</p>{% endfor %}
 </section>
 
+{% if negative_flips %}
+<section>
+<h2>Negative flips</h2>
+<p class="soft">Items the reference had right and the candidate has wrong, as a share of all items, with the exact one-sided
+upper bound (Clopper-Pearson).</p>
+<div class="scroll"><table>
+<thead><tr><th>suite</th><th>items</th><th>newly wrong</th><th>rate</th><th>upper</th><th>allowed below</th><th></th></tr></thead>
+<tbody>{% for row in negative_flips %}<tr><td><bdi>{{ row.suite }}</bdi> <span class="soft">vs {{ row.against }}</span></td><td>{{ row.n }}</td><td>{{ row.lost }}</td><td>{{ row.share }}</td>
+<td>{{ row.high }}</td><td>{{ row.limit }}</td><td><span class="badge {{ row.verdict }}">{{ row.word }}</span></td></tr>{% endfor %}</tbody>
+</table></div>
+</section>
+{% endif %}
+
+{% if fragile %}
+<section>
+<h2>Fragility</h2>
+<p>{{ fragile.share }} {{ fragile.bounds }}: {{ fragile.reason }}.</p>
+<p class="soft">Items asked again with typos, in other case, with other spaces or in other words; one-sided exact bounds. A model
+that is always wrong is not fragile: read it beside the suites.</p>
+</section>
+{% endif %}
+
 {% if likelihoods %}
 <section>
 <h2>Log-likelihood of the reference answers</h2>
-<p class="soft">Mean change in nats per token, candidate minus champion; below zero the reference answer became less
-likely. One-sided bounds of the paired t test. Shown, not gated.</p>
+<p class="soft">Mean change in nats per token, candidate minus reference model; below zero the reference answer became less
+likely. One-sided bounds of the paired t test; the lower one must exceed the margin where the policy sets one.</p>
 <div class="scroll"><table>
-<thead><tr><th>suite</th><th>items</th><th>mean change</th><th>lower</th><th>upper</th></tr></thead>
-<tbody>{% for row in likelihoods %}<tr><td><bdi>{{ row.suite }}</bdi></td><td>{{ row.n }}</td><td>{{ row.mean }}</td><td>{{ row.low }}</td>
-<td>{{ row.high }}</td></tr>{% endfor %}</tbody>
+<thead><tr><th>suite</th><th>items</th><th>mean change</th><th>lower</th><th>upper</th><th>margin</th><th></th></tr></thead>
+<tbody>{% for row in likelihoods %}<tr><td><bdi>{{ row.suite }}</bdi> <span class="soft">vs {{ row.against }}</span></td><td>{{ row.n }}</td><td>{{ row.mean }}</td><td>{{ row.low }}</td>
+<td>{{ row.high }}</td><td>{{ row.limit }}</td><td><span class="badge {{ row.verdict }}">{{ row.word }}</span></td></tr>{% endfor %}</tbody>
 </table></div>
 </section>
 {% endif %}

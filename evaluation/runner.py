@@ -1,4 +1,4 @@
-"""One loaded base, adapters switched: base, champion and candidate on the same items.
+"""One loaded base, adapters switched: base, champion, candidate (and best accepted version) on the same items.
 
 Models are told apart by digest: a champion that is the base is asked once. Nothing is loaded when every answer is
 already in the cache.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,9 @@ from evaluation.answers import AnswerCache, Output
 from evaluation.patterns import search_all
 from evaluation.suites import item_digest, lint, suite_digest
 
-Role = Literal["base", "champion", "candidate"]
+Role = Literal["base", "champion", "best", "candidate"]
 ROLES: tuple[Role, ...] = ("base", "champion", "candidate")
+"""Models without which there is no comparison; `best` (the best accepted version) is compared where it is given."""
 Event = Callable[[dict[str, Any]], None]
 _CHUNK_BATCHES = 4
 
@@ -176,18 +177,20 @@ def run(
     max_rank: int = 64,
     progress: Event = lambda _: None,
     dataset_digest: str = "",
+    best_suites: Collection[str] = (),
 ) -> EvalReport:
     """Ask every model every item and score the answers.
 
     Args:
         base_path: folder of the base model's files; `base_digest` its digest.
-        models: base, champion and candidate; None is the base itself.
+        models: base, champion and candidate, and `best` if there is one; None is the base itself.
         suites: name -> items. A suite without items is left out of the report.
         batch: rows decoded together.
         cache_dir: where answers are kept (`evaluation/answers.py`).
         progress: called with {"event": "progress", "model", "suite", "done", "total", "eta_s"}; `done` and `total`
             count items that are not in the cache. It may raise to stop: finished answers are kept.
         dataset_digest: written into the report.
+        best_suites: the suites `best` is asked.
 
     Raises:
         EvaluationError: a model is missing, a suite does not lint, a likelihood is NaN or a regex explodes.
@@ -200,17 +203,19 @@ def run(
     suites = {name: items for name, items in suites.items() if items}
     for name, items in suites.items():
         lint(items, name)
+    roles: tuple[Role, ...] = (*ROLES, "best") if "best" in models else ROLES
     digests: dict[Role, str] = {
-        role: ref.digest if (ref := models[role]) is not None else base_digest for role in ROLES
+        role: ref.digest if (ref := models[role]) is not None else base_digest for role in roles
     }
-    refs = {digests[role]: models[role] for role in ROLES}
+    refs = {digests[role]: models[role] for role in roles}
     caches = {model: AnswerCache(cache_dir, model) for model in refs}
     keys = {name: [item_digest(item) for item in items] for name, items in suites.items()}
     todo = [
         (role, name, unasked)
-        for role in ROLES
-        if digests[role] not in [digests[r] for r in ROLES[: ROLES.index(role)]]
+        for role in roles
+        if digests[role] not in [digests[r] for r in roles[: roles.index(role)]]
         for name in suites
+        if role != "best" or name in best_suites
         if (unasked := _unasked(suites[name], keys[name], caches[digests[role]]))
     ]
     counter = _Progress(sum(len(unasked) for _, _, unasked in todo), progress)
@@ -225,11 +230,20 @@ def run(
         candidate_digest=digests["candidate"],
         champion_digest=digests["champion"],
         base_digest=base_digest,
+        best_digest=digests.get("best", ""),
         dataset_digest=dataset_digest,
-        scores={name: _score(name, items, keys[name], digests, caches) for name, items in suites.items()},
+        scores={
+            name: _score(name, items, keys[name], _asked(digests, name in best_suites), caches)
+            for name, items in suites.items()
+        },
         slices={name: {item.id: item.slice for item in items if item.slice} for name, items in suites.items()},
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _asked(digests: Mapping[Role, str], best: bool) -> dict[Role, str]:
+    """The models a suite is scored for."""
+    return {role: model for role, model in digests.items() if best or role != "best"}
 
 
 def _unasked(items: Sequence[EvalItem], keys: Sequence[str], cache: AnswerCache) -> list[tuple[str, EvalItem]]:

@@ -1,4 +1,4 @@
-"""Paired statistics of the gate: score bounds, size checks made before looking, paired t bounds. Pure.
+"""Statistics of the gate: score bounds, paired t bounds, exact shares, size checks made before looking. Pure.
 
 Notation: n items answered by both models; `gained` items 0 -> 1, `lost` items 1 -> 0; the difference
 (candidate - reference) is (gained - lost) / n. All bounds are one-sided.
@@ -162,3 +162,110 @@ def paired_t_bounds(differences: Sequence[float], alpha: float = 0.05) -> tuple[
     variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
     width = float(t.ppf(1.0 - alpha, n - 1)) * math.sqrt(variance / n)
     return mean, mean - width, mean + width
+
+
+def paired_t_power(n: int, margin: float, sd: float, alpha: float = 0.05) -> float:
+    """Chance that a candidate whose true mean change is 0 passes the paired t test against `-margin` (noncentral t).
+
+    Args:
+        n: items; below two no test exists and the chance is 0.
+        margin: in nats per token, above 0.
+        sd: expected standard deviation of the change over items, nats per token.
+    """
+    if n < 2 or margin <= 0.0:
+        return 0.0
+    from scipy.stats import nct, t
+
+    power = 1.0 - float(nct.cdf(float(t.ppf(1.0 - alpha, n - 1)), n - 1, margin * math.sqrt(n) / sd))
+    # Far out in the tail the noncentral t is not computed but NaN: there the test cannot fail.
+    return 1.0 if math.isnan(power) else power
+
+
+def required_items_paired_t(margin: float, sd: float, alpha: float = 0.05, power: float = 0.95) -> int:
+    """Fewest items with which an unchanged candidate passes the paired t test with chance `power`."""
+    low, high = 1, 2
+    while high < _MAX_N and paired_t_power(high, margin, sd, alpha) < power:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if paired_t_power(middle, margin, sd, alpha) >= power:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+# --- shares: one sample, exact ------------------------------------------------------------------------
+
+
+def _check_share(k: int, n: int, alpha: float) -> None:
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"not a share: {k} of {n}")
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha must be in (0, 0.5), not {alpha}")
+
+
+def share_upper(k: int, n: int, alpha: float = 0.05) -> float:
+    """Exact one-sided upper bound of a share of which k in n were seen; it covers with at least 1 - alpha.
+
+    C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial", Biometrika 26 (1934) 404-413: the share at which k or fewer have probability alpha.
+
+    Raises:
+        ValueError: counts that cannot be, or alpha outside (0, 0.5).
+    """
+    _check_share(k, n, alpha)
+    if k == n:
+        return 1.0
+    from scipy.special import betaincinv
+
+    return float(betaincinv(k + 1, n - k, 1.0 - alpha))
+
+
+def share_lower(k: int, n: int, alpha: float = 0.05) -> float:
+    """Exact one-sided lower bound of a share (mirror of `share_upper`)."""
+    _check_share(k, n, alpha)
+    return 1.0 - share_upper(n - k, n, alpha)
+
+
+def share_below_power(n: int, limit: float, expected: float, alpha: float = 0.05) -> float:
+    """Chance that `share_upper` stays below `limit` if the true share is `expected` (exact binomial)."""
+    if n < 1:
+        return 0.0
+    from scipy.special import bdtr
+
+    low, high = -1, n  # the largest count whose bound is below the limit lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if share_upper(middle, n, alpha) < limit:
+            low = middle
+        else:
+            high = middle
+    return float(bdtr(low, n, expected)) if low >= 0 else 0.0
+
+
+# --- many slices --------------------------------------------------------------------------------------
+
+
+def loss_p(gained: int, lost: int) -> float:
+    """Exact one-sided p-value of "as many items were gained as lost" against "more were lost".
+
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947) 153-157; the exact form is the sign test on the items that changed.
+    """
+    changed = gained + lost
+    return sum(math.comb(changed, k) for k in range(lost, changed + 1)) / 2**changed
+
+
+def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
+    """Which hypotheses are rejected, in the order given; the chance of any false rejection is at most alpha.
+
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979)
+    65-70.
+    """
+    rejected = [False] * len(p_values)
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if p_values[i] > alpha / (len(p_values) - rank):
+            break
+        rejected[i] = True
+    return rejected

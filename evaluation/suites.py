@@ -1,7 +1,7 @@
 """Suites: JSON Lines in, checked items out; a suite's digest is over its items, whatever the file looks like.
 
 One line is one item:
-`{"id", "prompt" | "messages", "reference", "scorer", "choices"?, "max_new_tokens"?, "slice"?, "system"?}`.
+`{"id", "prompt" | "messages", "reference", "scorer", "choices"?, "max_new_tokens"?, "slice"?, "system"?, "variants"?}`.
 The suite's name is the file's stem. Scorers and what `reference` means to them: `evaluation/scoring.py`.
 """
 
@@ -20,12 +20,12 @@ from data_contracts.digests import digest
 from data_contracts.records import EvalItem
 
 REFUSAL_REFERENCES = ("refuse", "answer")
-_KEYS = ("id", "prompt", "messages", "system", "reference", "scorer", "choices", "max_new_tokens", "slice")
+_KEYS = ("id", "prompt", "messages", "system", "reference", "scorer", "choices", "max_new_tokens", "slice", "variants")
 
 
 def item_digest(item: EvalItem) -> str:
-    """Digest of what is asked and how it is scored; its name, suite and slice do not count."""
-    return digest(item.model_dump(exclude={"id", "suite", "slice"}))
+    """Digest of what is asked and how it is scored; its name, suite, slice and variants do not count."""
+    return digest(item.model_dump(exclude={"id", "suite", "slice", "variants"}))
 
 
 def suite_digest(items: Sequence[EvalItem]) -> str:
@@ -57,7 +57,9 @@ def parse_item(data: Any, suite: str) -> EvalItem:
     if missing:
         raise ValueError(f"`{missing[0]}` is missing")
     fields = {
-        key: data[key] for key in ("id", "reference", "scorer", "choices", "max_new_tokens", "slice") if key in data
+        key: data[key]
+        for key in ("id", "reference", "scorer", "choices", "max_new_tokens", "slice", "variants")
+        if key in data
     }
     try:
         return EvalItem.model_validate({**fields, "suite": suite, "messages": _messages(data)})
@@ -77,6 +79,8 @@ def problems_of(item: EvalItem) -> list[str]:
         found.append("the conversation must end with a user message that says something")
     if item.max_new_tokens < 1:
         found.append(f"max_new_tokens must be at least 1, not {item.max_new_tokens}")
+    if any(not said.strip() for said in item.variants):
+        found.append("a variant is empty")
     if item.scorer == "choice":
         if len(item.choices) < 2 or len(set(item.choices)) != len(item.choices):
             found.append("scorer `choice` needs two or more different choices")

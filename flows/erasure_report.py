@@ -42,7 +42,11 @@ def reduced_report(context: Context, request_id: str) -> str:
         body = f"<p><b>{escape(decision.verdict)}</b> ({escape(decision.objective)})</p><table><tr>"
         body += "".join(f"<th>{name}</th>" for name in _COLUMNS) + "</tr>"
         body += "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
-        body += "</table>" + "".join(f"<p>{escape(reason)}</p>" for reason in decision.reasons)
+        body += "</table>" + "".join(
+            f"<p>{escape(f.title)}: {f.value:+.3f} [{f.lower:+.3f}, {f.upper:+.3f}], {escape(f.verdict)}</p>"
+            for f in decision.findings
+        )
+        body += "".join(f"<p>{escape(reason)}</p>" for reason in decision.reasons)
     return (
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style></head>"
         f"<body><h1>{title}</h1><p>Prompts and answers were taken out of this report by an erasure; its figures are "

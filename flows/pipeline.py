@@ -16,6 +16,7 @@ from configs.errors import (
     UnavailableError,
     WorkerLostError,
 )
+from flows.best import pin_best
 from flows.context import Context
 from flows.ledger import Ledger, Output
 from flows.observer import Observer
@@ -60,7 +61,7 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
         sections = {key: run.section(key) for key in ("curation", "replay", "model")}
         more = {"thumbs": thumbs} if thumbs else {}
         return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections, **more}
-    if name in ("track", "pin_champion", "pin_reference"):
+    if name in ("track", "pin_champion", "pin_best", "pin_reference"):
         return {"request": run.request_id, "snapshot": run.snapshot.digest}
     if name == "train":
         against = {"reference": out["pin_reference"]} if "pin_reference" in out else {}
@@ -70,6 +71,7 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
             "adapter": run.artifact.digest,
             "snapshot": run.snapshot.digest,
             "champion": out["pin_champion"]["version"],
+            "best": out["pin_best"]["version"],
             "evaluation": run.section("evaluation"),
         }
     if name == "gate":
@@ -99,6 +101,7 @@ def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
     if same:
         return "unchanged", f"the adapter is that of {same}: the same rows and settings train the same weights"
     _step(run, wrap, "pin_champion", pin_champion)
+    _step(run, wrap, "pin_best", pin_best)
     _step(run, wrap, "evaluate", evaluate)
     _step(run, wrap, "gate", gate)
     if not run.decision.accepted:

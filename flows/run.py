@@ -36,15 +36,6 @@ class Run:
         return self.context.run_dir(self.request_id)
 
     @property
-    def caused_by_erasure_or_schedule(self) -> bool:
-        """Such a retrain need not be better, only not worse (SCIENCE: the objective of a retrain).
-
-        Of several causes an erasure decides: what it takes out must not be held in service for want of a gain.
-        """
-        kinds = {cause.kind for cause in self.ledger.request.causes}
-        return "erasure" in kinds or kinds <= {"erasure", "schedule"}
-
-    @property
     def snapshot(self) -> DatasetSnapshot:
         return DatasetSnapshot.model_validate(self.outputs["snapshot"]["snapshot"])
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_contracts.digests import digest
-from data_contracts.records import EvalItem, Incident, Message, SnapshotRow
+from data_contracts.records import DatasetSnapshot, EvalItem, Incident, Message, SnapshotRow
 from flows.context import Context
-from store import incidents
+from store import feedback, incidents, interactions
 from store.engine import Store
+
+TRAFFIC = 20_000
+"""Requests that say which phrases people use."""
 
 
 def with_system(messages: Sequence[Message], system_prompt: str) -> tuple[Message, ...]:
@@ -68,8 +71,32 @@ def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
     return suites
 
 
+def probe_suite(
+    context: Context, snapshot: DatasetSnapshot, anchors: Mapping[str, Sequence[EvalItem]]
+) -> list[EvalItem]:
+    """Rare phrases of a snapshot's rows tried out of place; rows of incidents and of reviewers are trusted."""
+    from data_contracts.snapshots import read_rows
+    from evaluation.probes import Taught, probe_items, rare_phrases
+
+    section = context.config.evaluation
+    rows = {row.row_id: row for row in read_rows(Path(snapshot.path), split="train") if row.row_id}
+    with context.store.read() as conn:
+        said = feedback.labelled(conn, context.model, upto_seq=snapshot.watermark)
+        asked = interactions.prompts(conn, context.model, upto_seq=snapshot.watermark, limit=TRAFFIC)
+    taught = [
+        Taught(row.prompt, rows[row.id].completion, row.principal)
+        for row in said
+        if row.id in rows and row.scope != "review" and rows[row.id].source in ("correction", "preference")
+    ]
+    traffic = dict.fromkeys((principal, prompt) for _, principal, prompt in asked)
+    everything = (Taught(row.prompt, row.completion, row.principal) for row in said)
+    found = rare_phrases(taught, traffic, everything, limit=section.probes)
+    return probe_items(found, anchors, prompts=section.probe_prompts, max_new_tokens=section.max_new_tokens)
+
+
 def evaluation_prompts(context: Context) -> list[str]:
-    """Prompts no training row may come near: every anchor's last user message and every incident's."""
+    """Prompts no training row may come near: every anchor's last user message and its variants, every incident's."""
     items = [item for suite in anchor_suites(context).values() for item in suite]
     messages = [item.messages for item in items] + [i.messages for i in open_incidents(context.store, context.model)]
-    return [next((m.content for m in reversed(group) if m.role == "user"), "") for group in messages]
+    asked = [next((m.content for m in reversed(group) if m.role == "user"), "") for group in messages]
+    return asked + [said for item in items for said in item.variants]

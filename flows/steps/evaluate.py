@@ -1,4 +1,4 @@
-"""Ask base, champion and candidate the same questions: held-out feedback, incident regressions, anchors."""
+"""Ask base, champion, candidate and the best accepted version the same: held-out feedback, incidents, anchors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.records import AdapterRef, Arm, EvalItem
+from flows.best import pinned_best
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import anchor_suites, incident_items, target_items
+from flows.suites import anchor_suites, incident_items, probe_suite, target_items
 from store import pointer
 
 
@@ -34,37 +35,50 @@ def candidate_ref(run: Run) -> AdapterRef:
 def build_suites(run: Run) -> dict[str, list[EvalItem]]:
     """Suite name -> items; a suite without items is left out."""
     from data_contracts.snapshots import read_rows
+    from evaluation.fragility import fragility_items
 
     context = run.context
-    length = context.config.evaluation.max_new_tokens
+    section = context.config.evaluation
+    length, anchors = section.max_new_tokens, anchor_suites(context)
     suites = {
         "target": target_items(read_rows(Path(run.snapshot.path), split="target"), length),
         "incidents": incident_items(run.incidents, length, context.config.model.system_prompt),
-        **anchor_suites(context),
+        **anchors,
+        "fragility": fragility_items(anchors, section.fragility, limit=section.fragility_items),
+        "probes": probe_suite(context, run.snapshot, anchors) if section.probes else [],
     }
     return {name: items for name, items in suites.items() if items}
 
 
 def evaluate(run: Run) -> Output:
     """Write `eval_report.json`; results of unchanged (model, item) pairs come from the cache."""
+    from evaluation import fragility, probes
     from evaluation.launch import evaluation_job, run_evaluation
 
     context = run.context
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
+    best = pinned_best(run)
     suites = build_suites(run)
     job = evaluation_job(
         base_path=base.path,
         base_digest=base.digest,
-        models={"base": None, "champion": served.adapter, "candidate": candidate_ref(run)},
+        models={
+            "base": None,
+            "champion": served.adapter,
+            "candidate": candidate_ref(run),
+            **({} if best is None else {"best": best.adapter}),
+        },
         suites=suites,
         cache_dir=context.state.cache / "evaluation",
         batch=context.config.evaluation.batch,
         dataset_digest=run.snapshot.digest,
         threads=context.config.model.threads,
+        best_suites=anchor_suites(context),
     )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())
-    run.observer.log(f"Evaluating base, champion ({served.version}) and candidate on {sizes} items.")
+    others = f"champion ({served.version})" + (f", best accepted ({best.version})" if best is not None else "")
+    run.observer.log(f"Evaluating base, {others} and candidate on {sizes} items.")
 
     def on_event(event: dict[str, Any]) -> None:
         run.ledger.check()
@@ -72,7 +86,7 @@ def evaluate(run: Run) -> Output:
             note = f"{event['model']} on {event['suite']}, {event['eta_s']:.0f} s to go"
             run.observer.progress("evaluate", event["done"], event["total"], note)
 
-    report = run_evaluation(job, run.work_dir / "evaluation", on_event)
+    report = fragility.fold(probes.fold(run_evaluation(job, run.work_dir / "evaluation", on_event)))
     path = run.work_dir / "eval_report.json"
     write_text(path, report.model_dump_json())
     rows = [

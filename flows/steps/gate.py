@@ -21,20 +21,24 @@ def _summary(decision: GateDecision, report_path: Path) -> str:
         f"| [{s.lower:+.3f}, {s.upper:+.3f}] | {s.lost} | {s.gained} | {s.verdict} |"
         for s in decision.suites
     ]
+    judged = [f for f in decision.findings if f.limit is not None]
+    if judged:
+        lines += ["", "| also judged | n | value | bounds | allowed | verdict |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {f.title} | {f.n} | {f.value:+.3f} | [{f.lower:+.3f}, {f.upper:+.3f}] | {f.limit:g} | {f.verdict} |"
+        for f in judged
+    ]
     return "\n".join([*lines, "", f"Full report: `{report_path}`"])
 
 
 def gate(run: Run) -> Output:
     """Return the decision and where the report is."""
-    from evaluation.gate import decide
+    from evaluation.gate import decide, objective_for
     from evaluation.report import render_html
 
     report = EvalReport.model_validate_json(Path(run.outputs["evaluate"]["path"]).read_text(encoding="utf-8"))
-    decision = decide(
-        report,
-        run.context.config.gate,
-        "non_inferiority" if run.caused_by_erasure_or_schedule else "superiority",
-    )
+    objective = objective_for(cause.kind for cause in run.ledger.request.causes)
+    decision = decide(report, run.context.config.gate, objective)
     html = render_html(
         report,
         decision,
@@ -55,5 +59,8 @@ def gate(run: Run) -> Output:
             {"request": run.request_id, "policy": decision.policy_digest, "reasons": list(decision.reasons)},
         )
     run.observer.log(f"Gate: {decision.verdict}. " + " ".join(decision.reasons))
+    warnings = sum(finding.verdict == "warning" for finding in decision.findings)
+    if warnings:
+        run.observer.log(f"Warning: {warnings} slice(s) lost significantly; the report names them.")
     run.observer.markdown("gate", _summary(decision, report_path), f"Gate: {decision.verdict}")
-    return {"decision": decision.model_dump(mode="json"), "report": str(report_path)}
+    return {"decision": decision.without_words.model_dump(mode="json"), "report": str(report_path)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 
+from configs.errors import InputError
 from data_contracts.digests import digest
 from data_contracts.records import AdapterArtifact, AdapterRef, Arm, ModelVersion
 from flows.context import Context
@@ -62,6 +64,26 @@ def _record(
         outbox.add(conn, "alias", f"candidate:{version.name}", alias)
 
 
+def check_override(context: Context, subject: str, by: str) -> None:
+    """Refuse a name the policy does not let override the gate; the attempt goes into the audit log.
+
+    Raises:
+        InputError: the name matches none of `gate.override_by`.
+    """
+    allowed = context.config.gate.override_by
+    if any(fnmatch.fnmatchcase(by, pattern) for pattern in allowed):
+        return
+    with context.store.write() as conn:
+        audit.append(conn, by, "gate.override_refused", subject, {})
+    raise InputError(
+        "this name may not override the gate",
+        where="gate.override_by",
+        expected=", ".join(allowed) or "nobody",
+        found=by,
+        fix="ask one of them, or change the policy",
+    )
+
+
 def register_override(context: Context, artifact: AdapterArtifact, *, by: str, reason: str) -> ModelVersion:
     """Register an adapter that did not pass the gate, on a person's word, recorded by name.
 
@@ -72,8 +94,10 @@ def register_override(context: Context, artifact: AdapterArtifact, *, by: str, r
         reason: why.
 
     Raises:
+        InputError: the policy does not let them.
         AdapterRejectedError: the files are not safe to load; no override reaches past that.
     """
+    check_override(context, artifact.digest, by)
     ref = AdapterRef(version="override", digest=artifact.digest, path=artifact.path, base_digest=artifact.base_digest)
     check_adapter(ref)
     version = context.registry.register(

@@ -41,7 +41,19 @@ def test_help_answers_quickly_and_names_every_command() -> None:
         done = tidemill("--help")
         seconds.append(time.perf_counter() - began)
         assert done.returncode == 0
-    for command in ["up", "down", "status", "doctor", "demo", "deploy", "retrain", "feedback", "rollout", "lineage"]:
+    for command in [
+        "up",
+        "down",
+        "status",
+        "doctor",
+        "demo",
+        "deploy",
+        "retrain",
+        "feedback",
+        "rollout",
+        "lineage",
+        "gate",
+    ]:
         assert command in done.stdout
     assert statistics.median(seconds) < 0.4
 

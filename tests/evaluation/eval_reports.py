@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_contracts.records import EvalReport, ItemScore, SuiteScores
 
-DIGESTS = {"base": "b" * 64, "champion": "c" * 64, "candidate": "d" * 64}
+DIGESTS = {"base": "b" * 64, "champion": "c" * 64, "candidate": "d" * 64, "best": "a" * 64}
 
 
 def scores(suite: str, model: str, values: list[int], answers: list[str] | None = None) -> SuiteScores:
@@ -37,6 +37,7 @@ def report(
             for name, by in suites.items()
         },
         slices=slices or {},
+        best_digest=DIGESTS["best"] if any("best" in by for by in suites.values()) else "",
         seconds=12.5,
     )
 
@@ -46,3 +47,17 @@ def flipped(n: int, correct: int, lost: int = 0, gained: int = 0) -> tuple[list[
     reference = [1] * correct + [0] * (n - correct)
     candidate = [0] * lost + [1] * (correct - lost + gained) + [0] * (n - correct - gained)
     return reference, candidate
+
+
+def with_likelihoods(whole: EvalReport, suite: str, changes: list[float | None]) -> EvalReport:
+    """The same report, the candidate's reference answers more likely by `changes` (nats per token, per item; None = the
+    item's reference is a pattern).
+    """
+
+    def changed(of: SuiteScores, by: float) -> SuiteScores:
+        pairs = zip(of.items, changes, strict=True)
+        items = tuple(i.model_copy(update={"nll": None if c is None else 5.0 - by * c}) for i, c in pairs)
+        return of.model_copy(update={"items": items})
+
+    models = {model: changed(of, float(model == "candidate")) for model, of in whole.scores[suite].items()}
+    return whole.model_copy(update={"scores": {**whole.scores, suite: models}})

@@ -89,6 +89,14 @@ def test_three_models_are_scored_and_nothing_is_asked_twice(
     second = run(Path("gone"), base[1], models, suites, batch=2, cache_dir=tmp_path, progress=again.append)
     assert again == []
     assert second.scores == first.scores
+    # The best accepted version is asked its suites only; this one's answers are known already.
+    fourth = {**models, "candidate": None, "best": adapter}
+    best = run(*base, fourth, suites, cache_dir=tmp_path, progress=again.append, best_suites=["anchors"])
+    assert again == []
+    assert best.best_digest == adapter.digest
+    assert best.scores["anchors"]["best"].items == first.scores["anchors"]["candidate"].items
+    assert set(best.scores["target"]) == {"base", "champion", "candidate"}
+    assert first.best_digest == ""
 
 
 def test_a_changed_item_alone_is_asked_again(base: tuple[Path, str], tmp_path: Path) -> None:

@@ -10,13 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.statistics import (
+    holm,
+    loss_p,
     non_inferiority_power,
     paired_t_bounds,
+    paired_t_power,
     required_items,
+    required_items_paired_t,
     required_items_superiority,
     score_lower,
     score_upper,
     score_z,
+    share_below_power,
+    share_lower,
+    share_upper,
     smallest_margin,
 )
 
@@ -151,3 +158,97 @@ def test_paired_t_bounds() -> None:
     assert mean - low == pytest.approx(2.3534 * math.sqrt(0.05 / 3 / 4), rel=1e-3)
     with pytest.raises(ValueError, match="two"):
         paired_t_bounds([1.0])
+
+
+# --- shares, likelihoods, slices --------------------------------------------------------------------
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.01, 0.2))
+def test_clopper_pearson_encloses_and_has_its_level(count: tuple[int, int], alpha: float) -> None:
+    from scipy.stats import binom
+
+    k, n = count
+    low, high = share_lower(k, n, alpha), share_upper(k, n, alpha)
+    assert 0.0 <= low <= k / n <= high <= 1.0
+    assert low == pytest.approx(1.0 - share_upper(n - k, n, alpha))
+    if k < n:
+        assert float(binom.cdf(k, n, high)) == pytest.approx(alpha, abs=1e-6), "the bound is where k or fewer are rare"
+        assert share_upper(k + 1, n, alpha) >= high
+
+
+@pytest.mark.parametrize("true", [0.01, 0.05, 0.3])
+def test_the_exact_upper_bound_covers_at_least_as_often_as_it_says(true: float) -> None:
+    from scipy.stats import binom
+
+    covered = sum(float(binom.pmf(k, 130, true)) for k in range(131) if share_upper(k, 130) >= true)
+    assert 0.95 <= covered <= 1.0
+
+
+def test_shares_that_cannot_be_are_refused() -> None:
+    assert share_upper(0, 100) == pytest.approx(1 - 0.05**0.01)
+    assert (share_upper(5, 5), share_lower(0, 5)) == (1.0, 0.0)
+    for k, n in ((3, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="not a share"):
+            share_upper(k, n)
+    with pytest.raises(ValueError, match="alpha"):
+        share_lower(1, 2, alpha=0.6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 250), st.floats(0.02, 0.5), st.floats(1e-6, 0.3))
+def test_the_power_of_a_limit_is_the_chance_to_stay_below_it(n: int, limit: float, expected: float) -> None:
+    from scipy.stats import binom
+
+    direct = sum(float(binom.pmf(k, n, expected)) for k in range(n + 1) if share_upper(k, n) < limit)
+    assert share_below_power(n, limit, expected) == pytest.approx(direct, abs=1e-9)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=40), st.floats(-3, 3))
+def test_t_bounds_enclose_the_mean_and_move_with_the_data(changes: list[float], shift: float) -> None:
+    mean, low, high = paired_t_bounds(changes)
+    assert low <= mean <= high
+    moved = paired_t_bounds([x + shift for x in changes])
+    assert moved == pytest.approx((mean + shift, low + shift, high + shift), abs=1e-9)
+    mirrored = paired_t_bounds([-x for x in changes])
+    assert mirrored == pytest.approx((-mean, -high, -low), abs=1e-9)
+
+
+def test_the_planned_power_of_the_t_test_is_what_a_simulation_finds() -> None:
+    n, margin, sd = 60, 0.2, 0.5
+    draws = np.random.default_rng(1).normal(0.0, sd, size=(4000, n))
+    low = draws.mean(axis=1) - 1.6711 * draws.std(axis=1, ddof=1) / math.sqrt(n)  # t(.95, 59)
+    assert float((low > -margin).mean()) == pytest.approx(paired_t_power(n, margin, sd), abs=0.02)
+    assert paired_t_power(1, margin, sd) == paired_t_power(50, 0.0, sd) == 0.0
+    assert paired_t_power(100_000, 0.5, 0.1) == 1.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.05, 1.0), st.floats(0.1, 2.0), st.floats(0.6, 0.99))
+def test_required_items_of_the_t_test_is_the_smallest_with_the_power(margin: float, sd: float, power: float) -> None:
+    n = required_items_paired_t(margin, sd, power=power)
+    assert paired_t_power(n, margin, sd) >= power
+    assert n == 2 or paired_t_power(n - 1, margin, sd) < power
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_sign_test_is_exact(gained: int, lost: int) -> None:
+    from scipy.stats import binom
+
+    assert loss_p(gained, lost) == pytest.approx(float(binom.sf(lost - 1, gained + lost, 0.5)), abs=1e-12)
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=30), st.floats(0.01, 0.2))
+def test_holm_rejects_between_bonferroni_and_the_plain_level(p_values: list[float], alpha: float) -> None:
+    rejected = holm(p_values, alpha)
+    for p, said in zip(p_values, rejected, strict=True):
+        assert said or p > alpha / len(p_values)
+        assert not said or p <= alpha
+    if any(rejected):
+        assert max(p for p, said in zip(p_values, rejected, strict=True) if said) <= min(
+            (p for p, said in zip(p_values, rejected, strict=True) if not said), default=1.0
+        )
+
+
+def test_holm_on_a_known_case() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([]) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import AdapterRejectedError, InputError, NotFoundError, SnapshotError, StaleTokenError
-from data_contracts.records import Arm, Cause, Message, QuarantinedRow, utc_now
+from data_contracts.records import Arm, Message, QuarantinedRow, utc_now
 from data_contracts.redaction import RedactionPolicy, Redactor
 from data_contracts.review.operator import decide_rows
 from data_contracts.snapshots import read_rows, remaining_rows, verify
@@ -376,20 +376,6 @@ def test_the_name_does_not_get_into_the_audit_log(world: World, by: str, reason:
         job.erase(world.context, NAME, by=by, reason=reason, observer=QUIET)
     with world.context.store.read() as conn:
         assert interactions.get(conn, world.theirs["request"]) is not None
-
-
-def test_an_erasure_decides_the_objective_of_a_retrain_with_several_causes() -> None:
-    from types import SimpleNamespace
-
-    from flows.run import Run
-
-    def run(*kinds: str) -> Run:
-        causes = tuple(Cause(kind=kind, at=utc_now()) for kind in kinds)  # type: ignore[arg-type]
-        return Run(None, SimpleNamespace(request=SimpleNamespace(causes=causes)), QUIET)  # type: ignore[arg-type]
-
-    assert run("erasure", "feedback").caused_by_erasure_or_schedule
-    assert run("schedule").caused_by_erasure_or_schedule
-    assert not run("schedule", "feedback").caused_by_erasure_or_schedule
 
 
 def test_rows_of_incidents_can_be_traced_and_confirm_no_guess(world: World) -> None:

@@ -10,23 +10,28 @@ import psutil
 import pytest
 
 from configs.errors import RegistryError, WorkerLostError
-from data_contracts.records import Cause, QuarantinedRow, RetrainRequest, utc_now
+from data_contracts.records import Arm, Cause, GateDecision, QuarantinedRow, RetrainRequest, utc_now
 from flows.context import Context, open_context
 from flows.observer import PrintObserver
 from flows.pipeline import MAX_CLAIMS, run_retrain
 from flows.review_feed import feed
 from monitoring.rollout_actions import promote
 from registry_hooks.memory import MemoryRegistry
-from store import feedback, quarantine, requests, reviews, rollouts, snapshots, versions
+from store import feedback, quarantine, requests, reviews, rollouts, snapshots, steps, versions
 from tests.flows.flow_samples import add_corrections, tiny_config
 
 pytestmark = pytest.mark.slow
-LENIENT = {"anchors": {"kind": "non_inferiority", "margin": 1.0}, "target": {"kind": "non_inferiority", "margin": 1.0}}
+LENIENT = {
+    "anchors": {"kind": "non_inferiority", "margin": 1.0},
+    "target": {"kind": "non_inferiority", "margin": 1.0},
+    "suites": {"probes": {"kind": "shown"}},
+}
+ASKED_MORE = {"fragility": ["typo"], "fragility_items": 8, "probes": 1, "probe_prompts": 4}
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    opened = open_context(tiny_config(tmp_path / "state", gate=LENIENT, stack={"lease_s": 1.0}))
+    opened = open_context(tiny_config(tmp_path / "state", gate=LENIENT, evaluation=ASKED_MORE, stack={"lease_s": 1.0}))
     opened.__dict__["registry"] = MemoryRegistry()  # the seam's in-memory double, in the place of the cached property
     add_corrections(opened.store, opened.model)
     yield opened
@@ -130,6 +135,20 @@ def test_the_same_rows_again_make_no_second_version_and_no_second_canary(context
     with context.store.read() as conn:
         assert len(versions.list_versions(conn, context.model)) == 1
         assert len(rollouts.list_rollouts(conn, context.model)) == 1
+        first = requests.list_requests(conn, context.model)[-1]
+        pinned, judged = (steps.get(conn, first.id, name) for name in ("pin_best", "gate"))
+    assert pinned is not None
+    assert pinned.output == Arm().model_dump(mode="json"), "nothing was accepted before"
+    assert judged is not None
+    assert judged.output is not None
+    decision = GateDecision.model_validate(judged.output["decision"])
+    assert {v.suite: v.verdict for v in decision.suites} == {
+        "target": "pass", "anchors": "pass", "fragility": "shown", "probes": "shown",
+    }  # fmt: skip
+    assert {f.measure for f in decision.findings} == {"log_likelihood", "negative_flips", "fragility"}
+    html = Path(judged.output["report"]).read_text(encoding="utf-8")
+    assert "hangs on the wording" in html
+    assert "Negative flips" in html
 
 
 def test_a_registry_that_is_away_is_tried_again_later(context: Context) -> None:
