@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from configs.errors import EvaluationError
 from models.loading import using_adapter
 from models.packing import TokenRow, bins, pack, token_nll
 from models.prompts import completion_ids, prompt_ids, stop_ids
@@ -54,6 +55,24 @@ def _prefill_prefix(model: Any, prefix: Sequence[int]) -> Any:
     return cache
 
 
+def _likeliest(logits: Any) -> Any:
+    """(B) the token with the highest logit of (B, V).
+
+    Raises:
+        EvaluationError: a logit is NaN, which argmax would take for the highest.
+    """
+    best = logits.max(-1)
+    if best.values.isnan().any():
+        raise EvaluationError(
+            "a logit is not a number",
+            where="generation",
+            expected="finite logits",
+            found="NaN",
+            fix="the weights hold NaN or overflow: train again with a lower learning rate",
+        )
+    return best.indices
+
+
 def _start(model: Any, prompts: list[list[int]], shared: int, prefix_cache: Any, pad: int) -> tuple[Any, Any, Any, Any]:
     """Prefill rows behind the shared prefix, padded on the left; returns (cache, mask, next position, next token)."""
     import torch
@@ -75,7 +94,7 @@ def _start(model: Any, prompts: list[list[int]], shared: int, prefix_cache: Any,
         use_cache=True,
         logits_to_keep=1,
     )
-    return cache, mask, positions[:, -1:] + 1, out.logits[:, -1].argmax(-1)
+    return cache, mask, positions[:, -1:] + 1, _likeliest(out.logits[:, -1])
 
 
 def _decode(model: Any, rows: _Batch, stops: frozenset[int], answers: list[list[int]]) -> None:
@@ -107,7 +126,7 @@ def _decode(model: Any, rows: _Batch, stops: frozenset[int], answers: list[list[
             use_cache=True,
             logits_to_keep=1,
         )
-        rows.token = out.logits[:, -1].argmax(-1)
+        rows.token = _likeliest(out.logits[:, -1])
         rows.position = rows.position + 1
 
 
@@ -133,6 +152,9 @@ def generate(
 
     Returns:
         Answers in the order of `conversations`, without the end of turn, surrounding white space removed.
+
+    Raises:
+        EvaluationError: NaN among the logits.
     """
     import torch
 
