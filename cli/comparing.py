@@ -44,6 +44,15 @@ def contestants(
     """Every model under every prompt; without prompts, as the gate asks: with the system messages of the items only."""
     priced = prices_of(prices)
     named = [contestant(context, model, priced) for model in models]
+    names = [one.name for one in named]
+    if len(names) < 2 and len(prompts) < 2:
+        raise InputError(
+            "nothing to compare with", where="--model", expected="two models or two prompts", found=names[0]
+        )
+    if len(set(names)) < len(names):
+        raise InputError(
+            "two models have the same name", where="--model", expected="NAME=MODEL", found=", ".join(names)
+        )
     unknown = sorted(set(priced) - {one.name for one in named})
     if unknown:
         known = ", ".join(one.name for one in named)

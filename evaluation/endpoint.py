@@ -89,7 +89,7 @@ class Endpoint:
         key = key_from(self.key_variable)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         failure = ""
-        with httpx.Client(timeout=self.timeout_s, trust_env=False) as client:
+        with httpx.Client(timeout=self.timeout_s) as client:
             for attempt in range(self.attempts):
                 if attempt:
                     time.sleep(self.pause_s * 2 ** (attempt - 1))
@@ -101,7 +101,7 @@ class Endpoint:
                     continue
                 if response.status_code == 200:
                     return self._read(response, time.perf_counter() - began)
-                failure = f"HTTP {response.status_code}: {response.text[:200]}"
+                failure = f"HTTP {response.status_code}: {response.text[:200]!r}"
                 if response.status_code not in (408, 409, 425, 429) and response.status_code < 500:
                     break
         raise EvaluationError(
@@ -125,6 +125,6 @@ class Endpoint:
                 "the endpoint's answer is no chat completion",
                 where=self.name,
                 expected="choices[0].message.content",
-                found=f"{response.text[:200]} ({error!r})",
+                found=f"{response.text[:200]!r} ({error!r})",
             ) from error
         return Reply(text.strip(), tokens[0], tokens[1], seconds)

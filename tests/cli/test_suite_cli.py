@@ -77,6 +77,7 @@ def test_the_shipped_suites_lint_and_are_frozen(tidemill: Run) -> None:
     rows = {row["suite"]: row for row in tidemill("suite", "lint", str(HERE / "suites"), "--json")}
     assert set(rows) == {"anchors", "anchors-short", "formats", "safety"}
     assert {row["frozen"] for row in rows.values()} == {"version 1"}
+    assert [row["suite"] for row in tidemill("suite", "lint", "--json")] == ["anchors"], "by default what the gate asks"
     assert "no such suite" in tidemill("suite", "lint", "nothing", raises=NotFoundError).message
 
 
@@ -151,6 +152,7 @@ def test_models_endpoints_and_prompts_are_compared(tidemill: Run, small: Path, t
         (["--prefer"], TidemillError),
         (["-m", "openai:nowhere"], InputError),
         (["-m", "shop@v9"], NotFoundError),
+        (["-m", "base"], InputError),
     ]
     for more, error in bad:
         tidemill(*arguments, *more, raises=error)
