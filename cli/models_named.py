@@ -103,15 +103,14 @@ def contestant(context: Context, given: str, prices: dict[str, Prices] | None = 
 def bench_of(context: Context, progress: Progress) -> Bench:
     """Where this installation runs models and keeps answers: the gate's cache, so nothing is asked twice."""
     from evaluation.contest import Bench
-    from models.loading import set_threads
 
     def base() -> tuple[Path, str]:
-        set_threads(context.config.model.threads)
         found = context.base()
         return found.path, found.digest
 
     folder = context.state.cache / "evaluation"
-    return Bench(base, folder, batch=context.config.evaluation.batch, progress=progress)
+    config = context.config
+    return Bench(base, folder, batch=config.evaluation.batch, progress=progress, threads=config.model.threads)
 
 
 def tools_of(context: Context, suites: Iterable[Suite]) -> Tools:

@@ -95,11 +95,12 @@ def base_suite(context: Context, prompts: Path | None, slack: float, *, quiet: b
         if not made:
             raise EvaluationError("the base says nothing to any of these prompts", where=prompts or GENERIC)
         nlls = [o.nll if o else None for o in answers(base, [parse_item(one, "new") for one in made], bench)]
-    return [
-        {**one, "threshold": round(math.exp(-(nll + slack)), 6)}
+    marked = [
+        {**one, "threshold": math.floor(1e6 * math.exp(-(nll + slack))) / 1e6}  # down, or the base itself might fail
         for one, nll in zip(made, nlls, strict=True)
-        if nll is not None and math.exp(-(nll + slack)) >= 1e-6
+        if nll is not None
     ]
+    return [one for one in marked if one["threshold"] > 0]
 
 
 def _prompts(path: Path) -> list[dict[str, Any]]:
@@ -228,17 +229,18 @@ def _item_facts(measured: Measured) -> list[dict[str, Any]]:
 
 
 def shown_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The summary for people: shares in per cent."""
-    return [
-        {
-            **{key: row[key] for key in ("suite", "slice", "items", "passed")},
-            "share": "-" if row["share"] is None else f"{row['share']:.0%}",
-            "mean score": "-" if row["mean_score"] is None else f"{row['mean_score']:.3f}",
-            "missing": row["missing"] or "",
-            "not asked": row["not_asked"] or "",
-        }
-        for row in rows
-    ]
+    """The summary for people: shares in per cent, and columns that say something."""
+    shown = []
+    for row in rows:
+        one = {key: row[key] for key in ("suite", "slice", "items", "passed")}
+        one["share"] = "-" if row["share"] is None else f"{row['share']:.0%}"
+        if any(other["mean_score"] != other["share"] for other in rows):
+            one["mean score"] = "-" if row["mean_score"] is None else f"{row['mean_score']:.3f}"
+        for name in ("missing", "not_asked"):
+            if any(other[name] for other in rows):
+                one[name.replace("_", " ")] = row[name] or ""
+        shown.append(one)
+    return shown
 
 
 def read_labels(path: Path, known: set[tuple[str, str]]) -> dict[tuple[str, str], bool]:

@@ -65,6 +65,8 @@ class Bench:
     concurrency: int = 4
     """Requests to an endpoint at a time."""
     progress: Progress = lambda *_: None
+    threads: int = 0
+    """CPU threads for torch; 0 leaves its choice."""
     _found: tuple[Path, str] | None = field(default=None, init=False)
     _models: LocalModels | None = field(default=None, init=False)
 
@@ -82,6 +84,9 @@ class Bench:
     def local(self) -> LocalModels:
         """The base and its adapters, one in memory for all contestants."""
         if self._models is None:
+            from models.loading import set_threads
+
+            set_threads(self.threads)
             self._models = LocalModels(*self._base())
         return self._models
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 
 from configs.errors import EvaluationError
-from configs.schema import ServingSection
+from configs.schema import JudgeSection, ServingSection
 from data_contracts.records import AdapterRef, EvalItem
 from evaluation.answers import AnswerCache, Output
 from evaluation.comparison import compare
 from evaluation.contest import Bench, Contestant, Measured, Prices, measure, summary
 from evaluation.endpoint import Endpoint
+from evaluation.judge import Judge
 from evaluation.ranking import fit, rank, wins
 from evaluation.scorers.base import Score, Tools
 from evaluation.suites import parse_item
@@ -154,6 +156,27 @@ def test_a_missing_score_is_no_comparison() -> None:
         compare([whole, whole])
     with pytest.raises(EvaluationError, match="same items"):
         compare([whole, Measured(Contestant("b"), items[:1], output[:1], (Score(1.0),))])
+
+
+def test_a_judges_preference_ranks_too() -> None:
+    def longest(messages: list[dict[str, str]]) -> str:
+        document = json.loads(messages[1]["content"])
+        return json.dumps({"better": "first" if len(document["first"]) > len(document["second"]) else "second"})
+
+    items = tuple(suite()["s"][3:6])
+    given = {"a": ("long answer", "longer answer", "x"), "b": ("short", "short", "x"), "c": ("s", "s", "much longer")}
+    measured = [
+        Measured(Contestant(name), items, tuple(map(Output, texts)), (Score(0.0),) * 3) for name, texts in given.items()
+    ]
+    with serving(longest) as server:
+        judge = Judge(Endpoint(server.url, "judge"), JudgeSection(url=server.url, model="judge"))
+        found = compare(measured, judge=judge, resamples=100)
+    assert found.by == "preference"
+    assert found.rows[0].name == "a"
+    pair = found.pairs["a over b"]
+    assert (pair.wins, pair.ties, pair.losses, pair.rate) == (2, 1, 0, pytest.approx(5 / 6))
+    assert found.pairs["b over c"].losses == 1
+    assert len(server.bodies) == 2 * (2 + 3 + 3), "two orders, and equal answers are not asked about"
 
 
 def test_answers_of_earlier_versions_are_read_and_new_ones_say_what_they_took(tmp_path: Path) -> None:
