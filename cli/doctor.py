@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from configs.errors import TidemillError
-from configs.loader import cache_dir, load_config, resource_path
+from configs.loader import cache_dir, load_config, resource_path, suite_place
 from configs.paths import StateDir
 from configs.schema import Config
 
@@ -36,7 +36,7 @@ def examine(profile: str, state: str | None) -> list[Finding]:
     except TidemillError as error:
         return [Finding("profile", "wrong", error.message, error.fix or str(error))]
     findings = [Finding("profile", "ok", config.profile)]
-    checks: list[Callable[[Config], Iterator[Finding]]] = [_files, _contracts, _space, _base, _store, _stack]
+    checks: list[Callable[[Config], Iterator[Finding]]] = [_files, _suites, _contracts, _space, _base, _store, _stack]
     for check in checks:
         try:
             findings += list(check(config))
@@ -46,8 +46,19 @@ def examine(profile: str, state: str | None) -> list[Finding]:
 
 
 def _files(config: Config) -> Iterator[Finding]:
-    for relative in (*config.ingest.by_kind().values(), config.replay.prompts, *config.evaluation.anchors):
+    for relative in (*config.ingest.by_kind().values(), config.replay.prompts):
         yield Finding("file", "ok", str(resource_path(relative)))
+
+
+def _suites(config: Config) -> Iterator[Finding]:
+    from evaluation.suites import load_suites, refuse_unfit_gate
+
+    found = load_suites(suite_place(relative) for relative in config.evaluation.anchors)
+    judge = config.evaluation.judge is not None
+    refuse_unfit_gate({name: suite.items for name, suite in found.items()}, judge=judge)
+    for suite in found.values():
+        frozen = f"frozen as version {suite.version}" if suite.version else "not frozen"
+        yield Finding("suite", "ok", f"{suite.name}: {suite.size} items, {frozen}")
 
 
 def _contracts(config: Config) -> Iterator[Finding]:

@@ -10,12 +10,14 @@ import typer
 
 from cli.contracts_app import contract_app
 from cli.erase_app import erase, retention_app
+from cli.eval_app import eval_app
 from cli.feedback_app import feedback_app
 from cli.gate_app import gate_app
 from cli.options import AsJson, Profile, StateOption, Who, Why, load, opened
 from cli.quarantine_app import quarantine_app
 from cli.review_app import review_app
 from cli.snapshot_app import snapshot_app
+from cli.suite_app import suite_app
 from cli.train_app import train_app
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ app.add_typer(contract_app, name="contract")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(train_app, name="train")
 app.add_typer(gate_app, name="gate")
+app.add_typer(suite_app, name="suite")
+app.add_typer(eval_app, name="eval")
 app.add_typer(retention_app, name="retention")
 app.command("erase")(erase)
 

@@ -35,7 +35,9 @@ def task_text(task: Task) -> str:
             lines += ["", f"  {name}:"] + [f"    {word:18} {meaning}" for word, meaning in words.items()]
     lines += ["", f"-- item {task.item}" + (f", held by rule `{visible(task.reason)}`" if task.reason else "")]
     payload = task.payload
-    if payload.title:
+    if payload.title and task.kind == "answer":
+        lines += ["", "judge it by:", indented(payload.title)]
+    elif payload.title:
         lines += ["", "incident" + (f" ({payload.severity})" if payload.severity else "") + ":"]
         lines += [indented(payload.title)]
     for message in payload.messages:

@@ -42,8 +42,13 @@ def profile_path(name_or_path: str) -> Path:
     )
 
 
-def resource_path(relative: str, config_dir: Path | None = None) -> Path:
+def resource_path(relative: str, config_dir: Path | None = None, *, folders: bool = False) -> Path:
     """A contract, prompt or suite file: an absolute path, beside the user's profile, or shipped.
+
+    Args:
+        relative: the path.
+        config_dir: where the user's profile is.
+        folders: a folder will do too.
 
     Raises:
         ConfigError: the file is in none of these places.
@@ -51,7 +56,7 @@ def resource_path(relative: str, config_dir: Path | None = None) -> Path:
     path = Path(relative)
     candidates = [path] if path.is_absolute() else [d / path for d in (config_dir, HERE) if d is not None]
     for candidate in candidates:
-        if candidate.is_file():
+        if candidate.is_file() or (folders and candidate.is_dir()):
             return candidate
     raise ConfigError(
         "a file named in the configuration does not exist",
@@ -59,6 +64,11 @@ def resource_path(relative: str, config_dir: Path | None = None) -> Path:
         expected="a file at " + " or ".join(str(c) for c in candidates),
         fix="mend the path in the profile",
     )
+
+
+def suite_place(relative: str, config_dir: Path | None = None) -> Path:
+    """A suite file or a folder of suites, see `resource_path`."""
+    return resource_path(relative, config_dir, folders=True)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], replace: frozenset[str]) -> dict[str, Any]:
@@ -157,7 +167,7 @@ def _with_absolute_files(config: Config, folder: Path) -> Config:
             "sources": tuple(_with_absolute_path(source, folder) for source in config.ingest.sources),
         },
         "replay": {"prompts": str(resource_path(config.replay.prompts, folder))},
-        "evaluation": {"anchors": tuple(str(resource_path(a, folder)) for a in config.evaluation.anchors)},
+        "evaluation": {"anchors": tuple(str(suite_place(a, folder)) for a in config.evaluation.anchors)},
         "review": {"guidelines": str(resource_path(config.review.guidelines, folder))},
     }
     sections = {name: getattr(config, name).model_copy(update=update) for name, update in found.items()}

@@ -264,10 +264,30 @@ class TrainingSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class JudgeSection(Section):
+    """A judge model for scorer `rubric` and pairwise preference: any OpenAI-compatible chat API."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """The API's root, with its `/v1`."""
+    model: Annotated[str, Field(min_length=1)]
+    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "TIDEMILL_JUDGE_KEY"
+    """The environment variable that holds the API key; keys are read from nowhere else."""
+    timeout_s: Positive = 60.0
+    attempts: Size = 2
+    """How often a judge that is down, busy or failing is asked; after that the scores are missing."""
+    concurrency: Size = 4
+    """Requests at a time."""
+    max_tokens: Size = 200
+    """Of one verdict."""
+    micro_dollars_per_1k_prompt_tokens: Count = 0
+    micro_dollars_per_1k_answer_tokens: Count = 0
+
+
 class EvaluationSection(Section):
     """Suites and how they are run."""
 
     anchors: tuple[str, ...] = ("suites/anchors.jsonl",)
+    """Suite files (JSON Lines or YAML) and folders of them."""
     batch: Size = 16
     max_new_tokens: Size = 24
     fragility: tuple[Literal["typo", "case", "space", "paraphrase"], ...] = ()
@@ -278,6 +298,8 @@ class EvaluationSection(Section):
     """Rare phrases of the training rows that are tried as triggers of a backdoor (suite `probes`); 0: off."""
     probe_prompts: Size = 6
     """Anchor prompts each phrase is tried with."""
+    judge: JudgeSection | None = None
+    """Off by default: no scorer asks a model."""
 
 
 class RolloutSection(Section):

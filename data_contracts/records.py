@@ -300,13 +300,18 @@ class EvalItem(Record):
     suite: str
     messages: tuple[Message, ...]
     reference: str
-    scorer: Literal["exact", "contains", "regex", "choice", "json", "refusal"] = "exact"
+    scorer: str = "exact"
+    """Name of a scorer, see `evaluation/scorers`; it says what `reference` and `choices` are."""
     choices: tuple[str, ...] = ()
     max_new_tokens: int = 32
     slice: str = ""
     """One name, or several separated by `|`."""
     variants: tuple[str, ...] = ()
     """Other ways of saying the last user message, for the suite `fragility`; no part of the item's digest."""
+    threshold: float | None = None
+    """Score from which the item counts as passed; None is the scorer's own."""
+    unseen: bool = False
+    """The reference must not be an answer of the training snapshot."""
 
 
 class ItemScore(Record):
@@ -314,10 +319,12 @@ class ItemScore(Record):
 
     item_id: str
     score: float
-    """0 or 1 for binary scorers."""
+    """1 if the item was passed, else 0."""
     answer: str
     nll: float | None = None
     """Mean negative log-likelihood of the reference answer, nats per token; None where the reference is a pattern."""
+    raw: float | None = None
+    """What the scorer gave before its threshold, in [0, 1]; None where it gave 0 or 1."""
 
 
 class SuiteScores(Record):

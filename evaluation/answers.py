@@ -20,18 +20,24 @@ DECODING = digest(
     {"decoding": "greedy", "temperature": 0, "stop": "end of turn", "nll": "mean per token", "version": 1}
 )
 
+_TOOK = ("seconds", "prompt_tokens", "answer_tokens")
+
 
 @dataclass(frozen=True)
 class Output:
     """A model's raw result on one item.
 
     `nll` is that of the reference answer (None for patterns), `choice_nlls` of each choice in the item's order;
-    both are means in nats per token.
+    both are means in nats per token. What answering took is kept beside it, where it is known: seconds (of a batch,
+    each answer's share), tokens of the conversation and of the answer.
     """
 
     answer: str
     nll: float | None = None
     choice_nlls: tuple[float, ...] = ()
+    seconds: float | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
 
 
 class AnswerCache:
@@ -49,8 +55,8 @@ class AnswerCache:
         try:
             row = json.loads(line)
             if row["decoding"] == self._decoding:
-                output = Output(answer=row["answer"], nll=row["nll"], choice_nlls=tuple(row["choice_nlls"]))
-                self._known[row["item"]] = output
+                took = {name: row.get(name) for name in _TOOK}  # lines of earlier versions do not say
+                self._known[row["item"]] = Output(row["answer"], row["nll"], tuple(row["choice_nlls"]), **took)
         except (ValueError, KeyError, TypeError):
             return  # a torn or foreign line: that item is simply asked again
 
@@ -71,6 +77,7 @@ class AnswerCache:
                         "answer": output.answer,
                         "nll": output.nll,
                         "choice_nlls": output.choice_nlls,
+                        **{name: value for name in _TOOK if (value := getattr(output, name)) is not None},
                         "at": int(time.time()),  # by which retention goes
                     },
                     ensure_ascii=False,

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
+from configs.schema import JudgeSection
 from data_contracts.records import AdapterRef, EvalItem
 from evaluation.runner import run
+from evaluation.tools import make_tools
 from models.jobs import Emit, Event, JobStopped, serve_job, write_json
 
 
@@ -38,6 +40,11 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     from models.loading import set_threads
 
     set_threads(int(job.get("threads") or 0))
+    tools = make_tools(
+        embedder=Path(job["embedder"]) if job.get("embedder") else None,
+        judge=JudgeSection.model_validate(job["judge"]) if job.get("judge") else None,
+        cache_dir=cache_dir,
+    )
     report = run(
         base_path,
         base_digest,
@@ -49,9 +56,13 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         progress=progress,
         dataset_digest=str(job.get("dataset_digest", "")),
         best_suites=job.get("best_suites", ()),
+        tools=tools,
     )
     write_json(report_path, report.model_dump(mode="json"))
-    return {"report_path": str(report_path), "seconds": report.seconds}
+    done: Event = {"report_path": str(report_path), "seconds": report.seconds}
+    if tools.judge is not None:
+        done["judge"] = tools.judge.use.as_dict(tools.judge.settings)
+    return done
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
+from configs.schema import JudgeSection
 from data_contracts.records import AdapterRef, EvalItem, EvalReport
 from evaluation.runner import Role
 
@@ -23,8 +24,15 @@ def evaluation_job(
     dataset_digest: str = "",
     threads: int = 0,
     best_suites: Collection[str] = (),
+    embedder: Path | None = None,
+    judge: JudgeSection | None = None,
 ) -> dict[str, Any]:
-    """The job of `evaluation.evaluator`, JSON-ready; arguments as of `evaluation.runner.run`."""
+    """The job of `evaluation.evaluator`, JSON-ready; arguments as of `evaluation.runner.run`.
+
+    Args:
+        embedder: folder of the embedding model, for suites with scorer `similarity`.
+        judge: for suites with scorer `rubric`; its key is read from the environment by the child.
+    """
     return {
         "base_path": str(base_path),
         "base_digest": base_digest,
@@ -36,6 +44,8 @@ def evaluation_job(
         "dataset_digest": dataset_digest,
         "threads": threads,
         "best_suites": sorted(best_suites),
+        "embedder": None if embedder is None else str(embedder),
+        "judge": None if judge is None else judge.model_dump(mode="json"),
     }
 
 

@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from configs.errors import EvaluationError
 
 MAX_TEXT = 20_000
+_START_S = 60.0
 _CHILD = """
 import json, re, sys
+print("ready", flush=True)
 for line in sys.stdin:
-    pattern, text = json.loads(line)
-    print(int(re.search(pattern, text, re.IGNORECASE | re.DOTALL) is not None), flush=True)
+    pattern, text, ignore_case = json.loads(line)
+    flags = re.IGNORECASE | re.DOTALL if ignore_case else re.NOFLAG
+    print(int(re.search(pattern, text, flags) is not None), flush=True)
 """
 
 
@@ -30,12 +33,24 @@ def _read(pipe: object, lines: queue.Queue[str]) -> None:
     lines.put("")
 
 
-def search_all(cases: Sequence[tuple[str, str, str]], *, timeout_s: float = 1.0) -> list[bool]:
-    """Whether each pattern is found in its text (ignoring case, `.` matches newlines).
+def _wait_for_start(lines: queue.Queue[str]) -> None:
+    try:
+        lines.get(timeout=_START_S)
+    except queue.Empty as error:
+        raise EvaluationError(
+            "the matcher does not start", expected=f"within {_START_S:g} s", fix="try again when the machine is free"
+        ) from error
+
+
+def search_all(
+    cases: Sequence[tuple[str, str, str]], *, timeout_s: float = 1.0, ignore_case: bool = True
+) -> list[bool]:
+    """Whether each pattern is found in its text.
 
     Args:
         cases: (item id, pattern, text); a text is cut at 20,000 characters.
-        timeout_s: longest time for one match; the first may take 5 s more, for the child to start.
+        ignore_case: ignore case, and let `.` match newlines; False is the pattern as it stands.
+        timeout_s: longest time for one match, once the child has started.
 
     Raises:
         EvaluationError: a match took too long or the pattern is not valid; the item is named.
@@ -55,13 +70,14 @@ def search_all(cases: Sequence[tuple[str, str, str]], *, timeout_s: float = 1.0)
     reader.start()
     found = []
     try:
-        for number, (name, pattern, text) in enumerate(cases):
+        _wait_for_start(lines)
+        for name, pattern, text in cases:
             if child.stdin is None:
                 raise EvaluationError("the matcher has no input", where=name)
             try:
-                child.stdin.write(json.dumps([pattern, text[:MAX_TEXT]]) + "\n")
+                child.stdin.write(json.dumps([pattern, text[:MAX_TEXT], ignore_case]) + "\n")
                 child.stdin.flush()
-                answer = lines.get(timeout=timeout_s + (5.0 if number == 0 else 0.0))
+                answer = lines.get(timeout=timeout_s)
             except queue.Empty as error:
                 raise EvaluationError(
                     "a regular expression takes too long",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from data_contracts.digests import digest
 from data_contracts.records import EvalItem, EvalReport, ItemScore, Message, SuiteScores
 from evaluation.gate import PROBES
-from evaluation.scoring import normalise
+from evaluation.scorers.text import normalise
 
 LONGEST = 4
 """Words of the longest phrase."""

@@ -6,124 +6,24 @@ already in the cache.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from configs.errors import EvaluationError
-from data_contracts.records import AdapterRef, EvalItem, EvalReport, ItemScore, SuiteScores
-from evaluation import scoring
-from evaluation.answers import AnswerCache, Output
-from evaluation.patterns import search_all
+from data_contracts.records import AdapterRef, EvalItem, EvalReport, SuiteScores
+from evaluation.answers import AnswerCache
+from evaluation.asking import CHUNK_BATCHES, ask, unasked_items
+from evaluation.loaded import LocalModels
+from evaluation.scorers.base import Tools
+from evaluation.scoring import score_outputs
 from evaluation.suites import item_digest, lint, suite_digest
 
 Role = Literal["base", "champion", "best", "candidate"]
 ROLES: tuple[Role, ...] = ("base", "champion", "candidate")
 """Models without which there is no comparison; `best` (the best accepted version) is compared where it is given."""
 Event = Callable[[dict[str, Any]], None]
-_CHUNK_BATCHES = 4
-
-
-class _Models:
-    """The base and its adapters, loaded when first needed."""
-
-    def __init__(self, base_path: Path, base_digest: str, max_rank: int) -> None:
-        self._base_path, self._base_digest, self._max_rank = base_path, base_digest, max_rank
-        self._model: Any = None
-        self._tokenizer: Any = None
-        self._loaded: set[str] = set()
-
-    def use(self, ref: AdapterRef | None) -> tuple[Any, Any, str | None]:
-        """(model, tokenizer, adapter name) for `answer_and_score` and `reference_nll`.
-
-        Raises:
-            AdapterRejectedError: files, digest, base, rank or values did not pass the checks.
-        """
-        from models.loading import attach, load_adapter, load_base
-
-        if self._model is None:
-            self._model, self._tokenizer = load_base(self._base_path)
-        if ref is None:
-            return self._model, self._tokenizer, None
-        named = ref.model_copy(update={"version": f"a{ref.digest[:24]}"})
-        if named.version not in self._loaded:
-            if self._loaded:
-                load_adapter(self._model, named, max_rank=self._max_rank, base_digest=self._base_digest)
-            else:
-                self._model = attach(self._model, named, max_rank=self._max_rank, base_digest=self._base_digest)
-            self._loaded.add(named.version)
-        return self._model, self._tokenizer, named.version
-
-
-def _ask(model: Any, tokenizer: Any, adapter: str | None, items: Sequence[EvalItem], batch: int) -> list[Output]:
-    """Outputs for items, in order: answers for all but `choice`, likelihoods for whatever has a reference answer."""
-    from models.generate import answer_and_score
-    from models.likelihood import reference_nll
-
-    spoken = [i for i, item in enumerate(items) if item.scorer != "choice"]
-    answers, likelihoods = answer_and_score(
-        model,
-        tokenizer,
-        [items[i].messages for i in spoken],
-        [items[i].reference if items[i].scorer in ("exact", "contains") else None for i in spoken],
-        max_new_tokens=[items[i].max_new_tokens for i in spoken],
-        batch=batch,
-        adapter=adapter,
-    )
-    outputs = {
-        i: Output(answer=answer, nll=None if nll is None else _finite(nll, items[i]))
-        for i, answer, nll in zip(spoken, answers, likelihoods, strict=True)
-    }
-    chosen = [i for i, item in enumerate(items) if item.scorer == "choice"]
-    values = iter(
-        reference_nll(
-            model,
-            tokenizer,
-            [items[i].messages for i in chosen for _ in items[i].choices],
-            [choice for i in chosen for choice in items[i].choices],
-            batch=batch,
-            adapter=adapter,
-        )
-    )
-    for i in chosen:
-        item = items[i]
-        nlls = tuple(_finite(next(values), item) for _ in item.choices)
-        answer = item.choices[scoring.best_choice(nlls, item.id)]
-        outputs[i] = Output(answer=answer, nll=nlls[item.choices.index(item.reference)], choice_nlls=nlls)
-    return [outputs[i] for i in range(len(items))]
-
-
-def _finite(value: float, item: EvalItem) -> float:
-    if not math.isfinite(value):
-        raise EvaluationError(
-            "a log-likelihood is not a number",
-            where=f"{item.suite}/{item.id}",
-            expected="finite nats per token",
-            found=value,
-            fix="the weights hold NaN or overflow: train again with a lower learning rate",
-        )
-    return value
-
-
-def score_outputs(items: Sequence[EvalItem], outputs: Sequence[Output]) -> tuple[ItemScore, ...]:
-    """Score raw outputs, in order.
-
-    Raises:
-        EvaluationError: a regular expression that takes too long, or a likelihood that is not a number.
-    """
-    regex = [i for i, item in enumerate(items) if item.scorer == "regex"]
-    found = search_all([(f"{items[i].suite}/{items[i].id}", items[i].reference, outputs[i].answer) for i in regex])
-    matched = dict(zip(regex, found, strict=True))
-    scores = []
-    for i, (item, output) in enumerate(zip(items, outputs, strict=True)):
-        if item.scorer == "choice":
-            value = float(item.choices[scoring.best_choice(output.choice_nlls, item.id)] == item.reference)
-        else:
-            value = scoring.score_answer(item, output.answer, regex_found=matched.get(i))
-        scores.append(ItemScore(item_id=item.id, score=value, answer=output.answer, nll=output.nll))
-    return tuple(scores)
 
 
 class _Progress:
@@ -155,14 +55,19 @@ def _score(
     keys: Sequence[str],
     digests: Mapping[Role, str],
     caches: Mapping[str, AnswerCache],
+    tools: Tools,
 ) -> dict[str, SuiteScores]:
-    """Every model's scores on one suite, from the answers in the caches."""
+    """Every model's scores on one suite, from the answers in the caches; a model in two roles is scored once."""
     scores: dict[str, SuiteScores] = {}
+    by_model: dict[str, SuiteScores] = {}
     for role, model in digests.items():
-        found = [output for key in keys if (output := caches[model].get(key)) is not None]
-        scores[role] = SuiteScores(
-            suite=name, suite_digest=suite_digest(items), model_digest=model, items=score_outputs(items, found)
-        )
+        if model not in by_model:
+            found = [output for key in keys if (output := caches[model].get(key)) is not None]
+            scored = score_outputs(items, found, tools)
+            by_model[model] = SuiteScores(
+                suite=name, suite_digest=suite_digest(items), model_digest=model, items=scored
+            )
+        scores[role] = by_model[model]
     return scores
 
 
@@ -178,6 +83,7 @@ def run(
     progress: Event = lambda _: None,
     dataset_digest: str = "",
     best_suites: Collection[str] = (),
+    tools: Tools | None = None,
 ) -> EvalReport:
     """Ask every model every item and score the answers.
 
@@ -191,9 +97,11 @@ def run(
             count items that are not in the cache. It may raise to stop: finished answers are kept.
         dataset_digest: written into the report.
         best_suites: the suites `best` is asked.
+        tools: what scorers may use beside the texts: embeddings, a judge model.
 
     Raises:
-        EvaluationError: a model is missing, a suite does not lint, a likelihood is NaN or a regex explodes.
+        EvaluationError: a model is missing, a suite does not lint, a likelihood or logit is NaN, a regex explodes, or a
+            score is missing (a judge that is down or answers nonsense).
         AdapterRejectedError: an adapter that must not be loaded.
     """
     missing = [role for role in ROLES if role not in models]
@@ -216,14 +124,14 @@ def run(
         if digests[role] not in [digests[r] for r in roles[: roles.index(role)]]
         for name in suites
         if role != "best" or name in best_suites
-        if (unasked := _unasked(suites[name], keys[name], caches[digests[role]]))
+        if (unasked := unasked_items(suites[name], keys[name], caches[digests[role]]))
     ]
     counter = _Progress(sum(len(unasked) for _, _, unasked in todo), progress)
-    loaded = _Models(base_path, base_digest, max_rank)
+    loaded = LocalModels(base_path, base_digest, max_rank)
     for role, name, unasked in todo:
-        for start in range(0, len(unasked), _CHUNK_BATCHES * batch):
-            chunk = unasked[start : start + _CHUNK_BATCHES * batch]
-            outputs = _ask(*loaded.use(refs[digests[role]]), [item for _, item in chunk], batch)
+        for start in range(0, len(unasked), CHUNK_BATCHES * batch):
+            chunk = unasked[start : start + CHUNK_BATCHES * batch]
+            outputs = ask(*loaded.use(refs[digests[role]]), [item for _, item in chunk], batch)
             caches[digests[role]].put(zip([key for key, _ in chunk], outputs, strict=True))
             counter.add(len(chunk), role, name)
     return EvalReport(
@@ -233,7 +141,7 @@ def run(
         best_digest=digests.get("best", ""),
         dataset_digest=dataset_digest,
         scores={
-            name: _score(name, items, keys[name], _asked(digests, name in best_suites), caches)
+            name: _score(name, items, keys[name], _asked(digests, name in best_suites), caches, tools or Tools())
             for name, items in suites.items()
         },
         slices={name: {item.id: item.slice for item in items if item.slice} for name, items in suites.items()},
@@ -244,9 +152,3 @@ def run(
 def _asked(digests: Mapping[Role, str], best: bool) -> dict[Role, str]:
     """The models a suite is scored for."""
     return {role: model for role, model in digests.items() if best or role != "best"}
-
-
-def _unasked(items: Sequence[EvalItem], keys: Sequence[str], cache: AnswerCache) -> list[tuple[str, EvalItem]]:
-    """Items whose answer is not in the cache, each digest once, longest last."""
-    fresh = {key: item for key, item in zip(keys, items, strict=True) if cache.get(key) is None}
-    return sorted(fresh.items(), key=lambda pair: sum(len(m.content) for m in pair[1].messages))

@@ -1,15 +1,18 @@
-"""Suites: JSON Lines in, checked items out; a suite's digest is over its items, whatever the file looks like.
+"""Suites: one contract, `(name, items, size, digest)`, from JSON Lines or YAML; a frozen one cannot change unseen.
 
-One line is one item:
-`{"id", "prompt" | "messages", "reference", "scorer", "choices"?, "max_new_tokens"?, "slice"?, "system"?, "variants"?}`.
-The suite's name is the file's stem. Scorers and what `reference` means to them: `evaluation/scoring.py`.
+An item is `{"id", "prompt" | "messages", "reference", "scorer", "choices"?, "max_new_tokens"?, "slice"?, "system"?,
+"threshold"?, "unseen"?, "variants"?}`. A JSON Lines file holds one a line. A YAML file holds a list of them, or a
+mapping with `items` and with defaults for all of them (`scorer`, `system`, `max_new_tokens`, `slice`, `threshold`,
+`unseen`). The suite's name is the file's stem; its digest is over its items, whatever the file looks like. Scorers and
+what `reference` means to each: `evaluation/scorers`.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,40 @@ from pydantic import ValidationError
 from configs.errors import EvaluationError
 from data_contracts.digests import digest
 from data_contracts.records import EvalItem
+from evaluation.scorers.registry import known, scorer
 
-REFUSAL_REFERENCES = ("refuse", "answer")
-_KEYS = ("id", "prompt", "messages", "system", "reference", "scorer", "choices", "max_new_tokens", "slice", "variants")
+RESERVED = ("target", "incidents")
+"""Suites that are made of feedback and incidents."""
+SUFFIXES = (".jsonl", ".yaml", ".yml")
+_DEFAULTS = ("scorer", "system", "max_new_tokens", "slice", "threshold", "unseen")
+_FIELDS = ("id", "reference", "scorer", "choices", "max_new_tokens", "slice", "threshold", "unseen", "variants")
+_KEYS = ("id", "prompt", "messages", "system", *_FIELDS[1:])
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as it is on disk."""
+
+    name: str
+    items: tuple[EvalItem, ...]
+    path: Path
+    version: int | None = None
+    """Of the lock it was frozen under; None if it is not frozen."""
+
+    @property
+    def size(self) -> int:
+        return len(self.items)
+
+    @property
+    def digest(self) -> str:
+        return suite_digest(self.items)
 
 
 def item_digest(item: EvalItem) -> str:
     """Digest of what is asked and how it is scored; its name, suite, slice and variants do not count."""
-    return digest(item.model_dump(exclude={"id", "suite", "slice", "variants"}))
+    # A threshold that is not set is no part of it: items from before there was one keep their digest.
+    without = {"id", "suite", "slice", "unseen", "variants"} | ({"threshold"} if item.threshold is None else set())
+    return digest(item.model_dump(exclude=without))
 
 
 def suite_digest(items: Sequence[EvalItem]) -> str:
@@ -33,34 +62,33 @@ def suite_digest(items: Sequence[EvalItem]) -> str:
     return digest(sorted([item.id, item_digest(item)] for item in items))
 
 
-def _messages(data: dict[str, Any]) -> list[dict[str, str]]:
+def _messages(data: Mapping[str, Any]) -> list[dict[str, str]]:
     if ("prompt" in data) == ("messages" in data):
         raise ValueError("give either `prompt` or `messages`")
-    messages = list(data["messages"]) if "messages" in data else [{"role": "user", "content": data["prompt"]}]
+    messages = data.get("messages", [{"role": "user", "content": data.get("prompt")}])
+    if not isinstance(messages, list):
+        raise ValueError("`messages` is a list of {role, content}")
+    messages = list(messages)
     if data.get("system"):
         messages.insert(0, {"role": "system", "content": data["system"]})
     return messages
 
 
 def parse_item(data: Any, suite: str) -> EvalItem:
-    """One line of a suite file, already parsed as JSON.
+    """One item of a suite file, already parsed.
 
     Raises:
         ValueError: a missing or unknown key, or a value of the wrong type.
     """
     if not isinstance(data, dict):
         raise ValueError(f"an item is a JSON object, not {type(data).__name__}")
-    unknown = sorted(set(data) - set(_KEYS))
+    unknown = sorted(str(key) for key in set(data) - set(_KEYS))
     if unknown:
         raise ValueError(f"unknown key `{unknown[0]}`; known: {', '.join(_KEYS)}")
     missing = [key for key in ("id", "reference") if key not in data]
     if missing:
         raise ValueError(f"`{missing[0]}` is missing")
-    fields = {
-        key: data[key]
-        for key in ("id", "reference", "scorer", "choices", "max_new_tokens", "slice", "variants")
-        if key in data
-    }
+    fields = {key: data[key] for key in _FIELDS if key in data}
     try:
         return EvalItem.model_validate({**fields, "suite": suite, "messages": _messages(data)})
     except ValidationError as error:
@@ -81,26 +109,13 @@ def problems_of(item: EvalItem) -> list[str]:
         found.append(f"max_new_tokens must be at least 1, not {item.max_new_tokens}")
     if any(not said.strip() for said in item.variants):
         found.append("a variant is empty")
-    if item.scorer == "choice":
-        if len(item.choices) < 2 or len(set(item.choices)) != len(item.choices):
-            found.append("scorer `choice` needs two or more different choices")
-        if item.reference not in item.choices:
-            found.append("the reference must be one of the choices")
-        if any(not choice.strip() for choice in item.choices):
-            found.append("a choice is empty")
-    elif item.scorer == "regex":
-        try:
-            re.compile(item.reference)
-        except re.error as error:
-            found.append(f"the regular expression does not compile: {error}")
-    elif item.scorer == "json":
-        try:
-            json.loads(item.reference)
-        except json.JSONDecodeError as error:
-            found.append(f"the reference is not JSON: {error.msg}")
-    elif item.scorer == "refusal" and item.reference not in REFUSAL_REFERENCES:
-        found.append("the reference of scorer `refusal` is `refuse` or `answer`")
-    return found
+    if item.threshold is not None and not (math.isfinite(item.threshold) and 0.0 < item.threshold <= 1.0):
+        found.append(f"threshold must be above 0 and at most 1, not {item.threshold}")
+    try:
+        how = scorer(item.scorer)
+    except EvaluationError as error:
+        return [*found, f"scorer `{item.scorer}`: {error.message}; known: {', '.join(known())}"]
+    return found + list(how.problems(item)) if item.reference.strip() else found
 
 
 def lint(items: Sequence[EvalItem], where: object = "suite") -> None:
@@ -120,21 +135,148 @@ def lint(items: Sequence[EvalItem], where: object = "suite") -> None:
             raise EvaluationError("an item cannot be scored", where=f"{where}: {item.id}", found=problem)
 
 
-def load_suite(path: Path) -> list[EvalItem]:
-    """Read and lint a suite.
+def _json_lines(path: Path) -> list[tuple[str, Any]]:
+    """(place, item) of a JSON Lines file."""
+    found = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                found.append((f"{path}:{number}", json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                raise EvaluationError("a line is not an item", where=f"{path}:{number}", found=error) from error
+    return found
+
+
+def _yaml(path: Path) -> list[tuple[str, Any]]:
+    """(place, item) of a YAML file, with its defaults filled in."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(_text(path))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise EvaluationError("not valid YAML", where=path, found=str(error).replace("\n", " ")) from error
+    defaults: dict[str, Any] = {}
+    if isinstance(data, dict):
+        unknown = sorted(str(key) for key in set(data) - {"items", *_DEFAULTS})
+        if unknown:
+            expected = ", ".join(("items", *_DEFAULTS))
+            raise EvaluationError("unknown key of a suite", where=path, expected=expected, found=unknown[0])
+        defaults, data = {key: data[key] for key in _DEFAULTS if key in data}, data.get("items")
+    if not isinstance(data, list):
+        raise EvaluationError(
+            "a YAML suite is a list of items, or a mapping with `items`", where=path, found=type(data).__name__
+        )
+    return [
+        (f"{path}: item {number}", {**defaults, **one} if isinstance(one, dict) else one)
+        for number, one in enumerate(data, start=1)
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError("a suite cannot be read", where=path, expected="UTF-8 text", found=error) from error
+
+
+def read_suite(path: Path) -> Suite:
+    """Read and lint a suite, without looking at its lock.
 
     Raises:
-        EvaluationError: no such file, a line that is not an item (with its number), or what `lint` finds.
+        EvaluationError: no such file, an item that is none (with its place), or what `lint` finds.
     """
-    if not path.is_file():
-        raise EvaluationError("no such suite", where=path, expected="a JSON Lines file")
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        raise EvaluationError(
+            "no such suite",
+            where=path,
+            expected="a JSON Lines or YAML file",
+            found=f"a {path.suffix or 'nameless'} file" if path.is_file() else "nothing",
+        )
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for place, data in _json_lines(path) if path.suffix == ".jsonl" else _yaml(path):
         try:
-            items.append(parse_item(json.loads(line), path.stem))
+            items.append(parse_item(data, path.stem))
         except ValueError as error:
-            raise EvaluationError("a line is not an item", where=f"{path}:{number}", found=error) from error
+            kind = "line" if path.suffix == ".jsonl" else "entry"
+            raise EvaluationError(f"a {kind} is not an item", where=place, found=error) from error
     lint(items, path)
-    return items
+    return Suite(path.stem, tuple(items), path)
+
+
+def open_suite(path: Path) -> Suite:
+    """Read and lint a suite and hold it to its lock, if it has one.
+
+    Raises:
+        EvaluationError: see `read_suite`; or the suite was changed after it was frozen, with the items that were.
+    """
+    from evaluation.freezing import check_frozen
+
+    return check_frozen(read_suite(path))
+
+
+def load_suite(path: Path) -> list[EvalItem]:
+    """The items of `open_suite`."""
+    return list(open_suite(path).items)
+
+
+def suite_files(place: Path) -> list[Path]:
+    """A suite file, or those of a folder by name.
+
+    Raises:
+        EvaluationError: a folder without any.
+    """
+    if not place.is_dir():
+        return [place]
+    found = sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    if not found:
+        raise EvaluationError("a folder without suites", where=place, expected=f"files ending in {', '.join(SUFFIXES)}")
+    return found
+
+
+def load_suites(places: Iterable[Path]) -> dict[str, Suite]:
+    """Suites of files and folders, by name, in the order given.
+
+    Raises:
+        EvaluationError: see `open_suite`; two suites of one name, or a name that is not to be had.
+    """
+    found: dict[str, Suite] = {}
+    for path in (file for place in places for file in suite_files(place)):
+        suite = open_suite(path)
+        if suite.name in RESERVED:
+            raise EvaluationError("this name belongs to a suite made of feedback", where=path, found=suite.name)
+        if suite.name in found:
+            raise EvaluationError("two suites have the same name", where=path, found=found[suite.name].path)
+        found[suite.name] = suite
+    return found
+
+
+def refuse_unfit_gate(
+    suites: Mapping[str, Sequence[EvalItem]], *, judge: bool, where: object = "evaluation.anchors"
+) -> None:
+    """A judge model may add to a gate, never be all of it; and it must be there.
+
+    Args:
+        judge: whether the profile has a judge model.
+
+    Raises:
+        EvaluationError: every item of every suite is scored by a judge model, or some are and there is none.
+    """
+    items = [item for suite in suites.values() for item in suite]
+    judged = [item for item in items if scorer(item.scorer).judged]
+    if items and len(judged) == len(items):
+        raise EvaluationError(
+            "a judge model would be the only gate",
+            where=where,
+            expected="at least one suite with items that are scored without a judge",
+            found=", ".join(suites),
+            fix="add a suite with exact, contains, regex, json, likelihood or another such scorer",
+        )
+    rubrics = [item for item in judged if item.scorer == "rubric"]
+    if rubrics and not judge:
+        raise EvaluationError(
+            "scorer `rubric` needs a judge model",
+            where=f"{rubrics[0].suite}/{rubrics[0].id}",
+            expected="evaluation.judge in the profile",
+            found="none",
+            fix="set evaluation.judge (url and model), or take the suite from evaluation.anchors",
+        )

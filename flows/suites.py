@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from configs.loader import suite_place
 from data_contracts.digests import digest
 from data_contracts.records import DatasetSnapshot, EvalItem, Incident, Message, SnapshotRow
 from flows.context import Context
@@ -61,13 +63,17 @@ def open_incidents(store: Store, model: str) -> list[Incident]:
 
 
 def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
-    """The anchor files of the profile, by suite name."""
-    from evaluation.suites import load_suite
+    """The anchor suites of the profile, by name.
 
-    suites: dict[str, list[EvalItem]] = {}
-    for relative in context.config.evaluation.anchors:
-        path: Path = context.resource(relative)
-        suites[path.stem] = load_suite(path)
+    Raises:
+        EvaluationError: one does not lint, changed after it was frozen, shares its name, or a judge would be the only
+            gate or is missing.
+    """
+    from evaluation.suites import load_suites, refuse_unfit_gate
+
+    found = load_suites(suite_place(relative) for relative in context.config.evaluation.anchors)
+    suites = {name: list(suite.items) for name, suite in found.items()}
+    refuse_unfit_gate(suites, judge=context.config.evaluation.judge is not None)
     return suites
 
 
@@ -92,6 +98,21 @@ def probe_suite(
     everything = (Taught(row.prompt, row.completion, row.principal) for row in said)
     found = rare_phrases(taught, traffic, everything, limit=section.probes)
     return probe_items(found, anchors, prompts=section.probe_prompts, max_new_tokens=section.max_new_tokens)
+
+
+def scoring_tools(context: Context, suites: Mapping[str, Sequence[EvalItem]]) -> dict[str, Any]:
+    """What `evaluation.launch.evaluation_job` must be told for the scorers of these suites."""
+    used = {item.scorer for items in suites.values() for item in items}
+    embedder = context.embedder().path if "similarity" in used else None
+    return {"embedder": embedder, "judge": context.config.evaluation.judge}
+
+
+def refuse_trained_references(context: Context, rows: Sequence[SnapshotRow]) -> None:
+    """Raises EvaluationError if a reference of an item marked `unseen` is an answer that these rows would teach."""
+    from evaluation.contamination import refuse_contaminated
+
+    items = [item for suite in anchor_suites(context).values() for item in suite if item.unseen]
+    refuse_contaminated(items, rows, "the snapshot")
 
 
 def evaluation_prompts(context: Context) -> list[str]:

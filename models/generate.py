@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from configs.errors import EvaluationError
 from models.likelihood import common_prefix
 from models.loading import using_adapter
 from models.prompts import completion_ids, prompt_ids, stop_ids
@@ -39,10 +40,8 @@ class _Batch:
 
         from models.sampling import next_tokens
 
-        if self.samplers:
-            self.token = torch.tensor(next_tokens(logits, self.samplers), device=logits.device)
-        else:
-            self.token = logits.argmax(-1)
+        best = _likeliest(logits)
+        self.token = torch.tensor(next_tokens(logits, self.samplers), device=logits.device) if self.samplers else best
 
 
 def _prefill_prefix(model: Any, prefix: Sequence[int]) -> Any:
@@ -54,6 +53,24 @@ def _prefill_prefix(model: Any, prefix: Sequence[int]) -> Any:
         ids = torch.tensor([list(prefix)], device=model.device)
         model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache
+
+
+def _likeliest(logits: Any) -> Any:
+    """(B) the token with the highest logit of (B, V).
+
+    Raises:
+        EvaluationError: a logit is NaN, which argmax would take for the highest.
+    """
+    best = logits.max(-1)
+    if best.values.isnan().any():
+        raise EvaluationError(
+            "a logit is not a number",
+            where="generation",
+            expected="finite logits",
+            found="NaN",
+            fix="the weights hold NaN or overflow: train again with a lower learning rate",
+        )
+    return best.indices
 
 
 def _start(model: Any, prompts: list[list[int]], shared: int, prefix_cache: Any, pad: int) -> tuple[Any, Any, Any, Any]:
@@ -167,6 +184,9 @@ def generate(
 
     Returns:
         Answers in the order of `conversations`, without the end of turn, surrounding white space removed.
+
+    Raises:
+        EvaluationError: NaN among the logits.
     """
     answers, _ = answer_and_score(
         model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,25 @@ class Agreement:
     labels: int
 
 
-def nominal_alpha(units: Iterable[Sequence[Hashable]]) -> Agreement:
-    """Agreement over nominal values, by the `krippendorff` library.
+Level = Literal["nominal", "ordinal"]
 
-    K. Krippendorff, Computing Krippendorff's Alpha-Reliability, University of Pennsylvania, 2011.
+
+def alpha_of(units: Iterable[Sequence[Any]], level: Level) -> Agreement:
+    """Agreement over nominal or ordinal values, by the `krippendorff` library.
+
+    K. Krippendorff, Computing Krippendorff's Alpha-Reliability, University of Pennsylvania, 2011. Ordinal distances
+    count the values between two, so 1 against 5 is worse than 4 against 5.
 
     Args:
-        units: for each unit the values given to it, in any order; units with fewer than two do not count.
+        units: for each unit the values given to it, in any order; units with fewer than two do not count. Ordinal
+            values are numbers.
+        level: how values differ.
     """
     import krippendorff
 
     pairable = [Counter(values) for values in units if len(values) > 1]
-    domain = sorted({value for counts in pairable for value in counts}, key=repr)
+    distinct = {value for counts in pairable for value in counts}
+    domain = sorted(distinct) if level == "ordinal" else sorted(distinct, key=repr)
     labels = sum(counts.total() for counts in pairable)
     if not pairable:
         return Agreement(None, None, 0, 0)
@@ -42,8 +50,14 @@ def nominal_alpha(units: Iterable[Sequence[Hashable]]) -> Agreement:
     alpha = None
     if len(domain) > 1:
         table = [[counts[value] for value in domain] for counts in pairable]
-        alpha = float(krippendorff.alpha(value_counts=table, level_of_measurement="nominal"))
+        # Ordinal distances need the order of the values only, which is that of the columns.
+        alpha = float(krippendorff.alpha(value_counts=table, level_of_measurement=level))
     return Agreement(alpha, same / labels, len(pairable), labels)
+
+
+def nominal_alpha(units: Iterable[Sequence[Hashable]]) -> Agreement:
+    """`alpha_of` nominal values."""
+    return alpha_of(units, "nominal")
 
 
 def alpha_by_labeller(units: Mapping[str, Mapping[str, Hashable]]) -> dict[str, Agreement]:

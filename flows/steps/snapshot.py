@@ -28,7 +28,7 @@ from flows.curating import curated, curated_thumbs, too_few
 from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import evaluation_prompts, with_system
+from flows.suites import evaluation_prompts, refuse_trained_references, with_system
 from store import erasure, quarantine, requests
 from store import snapshots as snapshot_table
 
@@ -196,6 +196,7 @@ def snapshot(run: Run) -> Output:
         row if row.source == "replay" else row.model_copy(update={"messages": with_system(row.messages, prompt)})
         for row in [*teaching, *result.target, *replay]
     ]
+    refuse_trained_references(context, rows_out)
     published = publish(
         context.state.snapshots,
         rows_out,

@@ -16,6 +16,7 @@ ROOT = Path(configs.__file__).parent
 PROFILES = shipped_profiles()
 CONTRACTS = sorted((ROOT / "contracts").glob("*.yaml"))
 GUIDELINES = sorted((ROOT / "review").glob("*.yaml"))
+SUITES = sorted((ROOT / "suites").glob("*.y*ml"))
 STORY = sorted((Path(cli.demo.__file__).parent / "story").glob("*.yaml"))
 
 
@@ -23,11 +24,12 @@ def test_the_lists_are_not_empty() -> None:
     assert set(PROFILES) >= {"default", "demo", "demo-short", "smoke", "gpu"}
     assert CONTRACTS
     assert GUIDELINES
+    assert SUITES
     assert {p.name for p in STORY} == {"things.yaml", "chat.yaml", "incidents.yaml"}
 
 
 def test_no_yaml_is_left_out() -> None:
-    known = {*PROFILES.values(), *CONTRACTS, *GUIDELINES}
+    known = {*PROFILES.values(), *CONTRACTS, *GUIDELINES, *SUITES}
     assert set(ROOT.rglob("*.y*ml")) == known
 
 
@@ -68,6 +70,13 @@ def test_a_contract_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", STORY, ids=lambda p: p.stem)
 def test_the_storys_files_are_lists(path: Path) -> None:
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), list)
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda p: p.name)
+def test_a_suite_loads_and_is_frozen(path: Path) -> None:
+    from evaluation.suites import open_suite
+
+    assert open_suite(path).version == 1
 
 
 def test_the_short_anchors_are_some_of_the_anchors() -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from configs.errors import AdapterRejectedError, EvaluationError
-from data_contracts.records import AdapterRef, EvalItem, Message
+from configs.schema import JudgeSection
+from data_contracts.records import AdapterRef, EvalItem, EvalReport, Message
 from evaluation.answers import AnswerCache, Output
 from evaluation.evaluator import evaluate
 from evaluation.launch import evaluation_job, run_evaluation
 from evaluation.runner import run
 from models.files import model_digest
 from models.tiny import build_tiny_base
+from tests.evaluation.openai_server import serving
 
 
 def items(suite: str = "anchors", count: int = 5) -> list[EvalItem]:
@@ -144,6 +146,9 @@ def test_nan_weights_never_give_a_score(tmp_path: Path) -> None:
     models = {"base": None, "champion": None, "candidate": None}
     with pytest.raises(EvaluationError, match="not a number"):
         run(path, "f" * 64, models, {"anchors": items()}, cache_dir=tmp_path / "cache")
+    pattern = [item for item in items() if item.scorer == "regex"]
+    with pytest.raises(EvaluationError, match="a logit is not a number"):
+        run(path, "f" * 64, models, {"anchors": pattern}, cache_dir=tmp_path / "cache")
 
 
 def test_the_cache_ignores_torn_lines(tmp_path: Path) -> None:
@@ -157,6 +162,28 @@ def test_the_cache_ignores_torn_lines(tmp_path: Path) -> None:
     assert again.get("two") == Output("b", None, (1.0, 2.0))
     assert again.get("three") is None
     assert again.get("four") == Output("d")
+
+
+def test_the_job_names_embedder_and_judge_and_counts_what_judging_took(base: tuple[Path, str], tmp_path: Path) -> None:
+    rubric = EvalItem(
+        id="r", suite="a", messages=items()[0].messages, reference="tone", scorer="rubric", max_new_tokens=3
+    )
+    with serving(lambda _: '{"verdict": "pass"}') as server:
+        job = evaluation_job(
+            base_path=base[0],
+            base_digest=base[1],
+            models={"base": None, "champion": None, "candidate": None},
+            suites={"anchors": [*items(), rubric]},
+            cache_dir=tmp_path / "cache",
+            embedder=tmp_path,
+            judge=JudgeSection(url=server.url, model="judge", micro_dollars_per_1k_prompt_tokens=50),
+        )
+        again = json.loads(json.dumps({**job, "report_path": str(tmp_path / "report.json")}))
+        done = evaluate(again, lambda _: None, threading.Event())
+    report = EvalReport.model_validate_json((tmp_path / "report.json").read_bytes())
+    assert [i.score for i in report.scores["anchors"]["candidate"].items if i.item_id == "r"] == [1.0]
+    # One model in three roles is judged once, in two orders.
+    assert (done["judge"]["requests"], done["judge"]["micro_dollars"]) == (2, 1)
 
 
 def test_the_evaluator_process_reports_and_fails_clearly(base: tuple[Path, str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from configs.loader import HERE
-from evaluation.scoring import normalise
+from evaluation.scorers.text import normalise
 from evaluation.suites import load_suite
 
 ANCHORS = HERE / "suites" / "anchors.jsonl"

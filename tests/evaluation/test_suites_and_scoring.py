@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 
 from configs.errors import EvaluationError
 from data_contracts.records import EvalItem, Message
+from evaluation.answers import Output
 from evaluation.patterns import search_all
-from evaluation.scoring import (
-    best_choice,
-    contains,
-    exact,
-    find_json,
-    is_refusal,
-    json_matches,
-    normalise,
-    score_answer,
-)
+from evaluation.scorers.choice import best_choice
+from evaluation.scorers.contains import contains
+from evaluation.scorers.exact import exact
+from evaluation.scorers.json_value import find_json, json_matches
+from evaluation.scorers.refusal import is_refusal
+from evaluation.scorers.text import normalise
+from evaluation.scoring import score_outputs
 from evaluation.suites import item_digest, load_suite, suite_digest
 
 
@@ -143,16 +141,19 @@ def item(scorer: str, reference: str, **more: object) -> EvalItem:
     )
 
 
-def test_score_answer_by_scorer() -> None:
-    assert score_answer(item("exact", "Yes"), "yes.") == 1.0
-    assert score_answer(item("contains", "no", choices=("nope",)), "Well, nope") == 1.0
-    assert score_answer(item("refusal", "answer"), "") == 0.0
-    assert score_answer(item("refusal", "refuse"), "I can't help with that") == 1.0
-    assert score_answer(item("regex", "x"), "x", regex_found=True) == 1.0
-    with pytest.raises(EvaluationError):
-        score_answer(item("regex", "x"), "x")
-    with pytest.raises(EvaluationError):
-        score_answer(item("choice", "x", choices=("x", "y")), "x")
+def test_items_are_scored_by_their_scorers_in_order() -> None:
+    items = [
+        item("exact", "Yes"),
+        item("regex", "x+"),
+        item("contains", "no", choices=("nope",)),
+        item("refusal", "answer"),
+        item("refusal", "refuse"),
+        item("choice", "x", choices=("x", "y")),
+    ]
+    said = ["yes.", "axx", "Well, nope", "", "I can't help with that", "y"]
+    outputs = [Output(text, 1.0, (2.0, 1.0) if text == "y" else ()) for text in said]
+    assert [one.score for one in score_outputs(items, outputs)] == [1, 1, 1, 0, 1, 0]
+    assert all(one.raw is None for one in score_outputs(items, outputs)), "0 and 1 are their own raw score"
 
 
 def test_a_likelihood_that_is_not_a_number_is_an_error() -> None:

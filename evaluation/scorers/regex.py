@@ -1,0 +1,49 @@
+"""`regex`: a pattern is found in the answer, within a bounded time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_contracts.records import EvalItem
+from evaluation.patterns import search_all
+from evaluation.scorers.base import Asks, Case, Score, Tools
+
+
+@dataclass(frozen=True)
+class RegexScorer:
+    """All cases in one child process."""
+
+    asks: Asks = "answer"
+    threshold: float = 1.0
+    reference_is_answer: bool = False
+    judged: bool = False
+
+    def problems(self, item: EvalItem) -> list[str]:
+        """A pattern that does not compile. Whether it explodes is seen when it meets an answer, or by `probe`."""
+        try:
+            re.compile(item.reference)
+        except re.error as error:
+            return [f"the regular expression does not compile: {error}"]
+        return []
+
+    def score(self, cases: Sequence[Case], tools: Tools) -> list[Score]:
+        """Raises EvaluationError for a match that takes too long; the item is named."""
+        found = search_all([(case.where, case.item.reference, case.output.answer) for case in cases])
+        return [Score(float(one)) for one in found]
+
+
+SCORER = RegexScorer()
+_PROBES = ("a" * 60 + "!", "1" * 60 + "!", " " * 200 + "!", "a b " * 60 + "!", "word, " * 80 + "\n")
+
+
+def probe(items: Sequence[EvalItem]) -> None:
+    """Match every pattern of a suite with texts on which careless ones explode.
+
+    Raises:
+        EvaluationError: one took longer than a second; the item is named.
+    """
+    patterns = [item for item in items if item.scorer == "regex"]
+    cases = [(f"{item.suite}/{item.id}", item.reference, text) for item in patterns for text in _PROBES]
+    search_all([*cases, *((f"{i.suite}/{i.id}", i.reference, i.messages[-1].content) for i in patterns)])
