@@ -16,6 +16,7 @@ from configs.errors import EvaluationError
 from data_contracts.records import AdapterRef, EvalItem, EvalReport, ItemScore, SuiteScores
 from evaluation import scoring
 from evaluation.answers import AnswerCache, Output
+from evaluation.loaded import LoadedModels
 from evaluation.patterns import search_all
 from evaluation.suites import item_digest, lint, suite_digest
 
@@ -23,37 +24,6 @@ Role = Literal["base", "champion", "candidate"]
 ROLES: tuple[Role, ...] = ("base", "champion", "candidate")
 Event = Callable[[dict[str, Any]], None]
 _CHUNK_BATCHES = 4
-
-
-class _Models:
-    """The base and its adapters, loaded when first needed."""
-
-    def __init__(self, base_path: Path, base_digest: str, max_rank: int) -> None:
-        self._base_path, self._base_digest, self._max_rank = base_path, base_digest, max_rank
-        self._model: Any = None
-        self._tokenizer: Any = None
-        self._loaded: set[str] = set()
-
-    def use(self, ref: AdapterRef | None) -> tuple[Any, Any, str | None]:
-        """(model, tokenizer, adapter name) for `generate` and `reference_nll`.
-
-        Raises:
-            AdapterRejectedError: files, digest, base, rank or values did not pass the checks.
-        """
-        from models.loading import attach, load_adapter, load_base
-
-        if self._model is None:
-            self._model, self._tokenizer = load_base(self._base_path)
-        if ref is None:
-            return self._model, self._tokenizer, None
-        named = ref.model_copy(update={"version": f"a{ref.digest[:24]}"})
-        if named.version not in self._loaded:
-            if self._loaded:
-                load_adapter(self._model, named, max_rank=self._max_rank, base_digest=self._base_digest)
-            else:
-                self._model = attach(self._model, named, max_rank=self._max_rank, base_digest=self._base_digest)
-            self._loaded.add(named.version)
-        return self._model, self._tokenizer, named.version
 
 
 def _ask(model: Any, tokenizer: Any, adapter: str | None, items: Sequence[EvalItem], batch: int) -> list[Output]:
@@ -172,6 +142,7 @@ def run(
     max_rank: int = 64,
     progress: Event = lambda _: None,
     dataset_digest: str = "",
+    loaded: LoadedModels | None = None,
 ) -> EvalReport:
     """Ask every model every item and score the answers.
 
@@ -184,6 +155,7 @@ def run(
         progress: called with {"event": "progress", "model", "suite", "done", "total", "eta_s"}; `done` and `total`
             count items that are not in the cache. It may raise to stop: finished answers are kept.
         dataset_digest: written into the report.
+        loaded: models of an earlier run of the same base, to go on with; None loads what is needed.
 
     Raises:
         EvaluationError: a model is missing, a suite does not lint, a likelihood is NaN or a regex explodes.
@@ -210,7 +182,7 @@ def run(
         if (unasked := _unasked(suites[name], keys[name], caches[digests[role]]))
     ]
     counter = _Progress(sum(len(unasked) for _, _, unasked in todo), progress)
-    loaded = _Models(base_path, base_digest, max_rank)
+    loaded = loaded or LoadedModels(base_path, base_digest, max_rank)
     for role, name, unasked in todo:
         for start in range(0, len(unasked), _CHUNK_BATCHES * batch):
             chunk = unasked[start : start + _CHUNK_BATCHES * batch]

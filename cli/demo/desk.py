@@ -36,6 +36,7 @@ STEPS = {
     "pin_reference": "noting what preferences are measured against",
     "train": "training a LoRA adapter",
     "pin_champion": "noting what serves now",
+    "sweep": "trying the adapter at several strengths",
     "evaluate": "asking base, champion and candidate the same questions",
     "gate": "deciding",
     "register": "registering the version in MLflow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_contracts.records import AdapterRef, Arm, EvalItem
+from data_contracts.records import AdapterArtifact, AdapterRef, Arm, EvalItem
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
@@ -20,9 +20,8 @@ def pin_champion(run: Run) -> Output:
     return arm.model_dump(mode="json")
 
 
-def candidate_ref(run: Run) -> AdapterRef:
-    """The adapter just trained, under a name no registry knows yet."""
-    artifact = run.artifact
+def ref_of(artifact: AdapterArtifact) -> AdapterRef:
+    """An adapter under a name no registry knows yet."""
     return AdapterRef(
         version=f"candidate-{artifact.digest[:12]}",
         digest=artifact.digest,
@@ -45,6 +44,14 @@ def build_suites(run: Run) -> dict[str, list[EvalItem]]:
     return {name: items for name, items in suites.items() if items}
 
 
+def gating_suites(run: Run) -> dict[str, list[EvalItem]]:
+    """What the gate may see: all items, without those that chose the adapter's strength if it was chosen."""
+    from evaluation.halves import without
+
+    choice, suites = run.scale_choice, build_suites(run)
+    return suites if choice is None else without(suites, choice.selected_on)
+
+
 def evaluate(run: Run) -> Output:
     """Write `eval_report.json`; results of unchanged (model, item) pairs come from the cache."""
     from evaluation.launch import evaluation_job, run_evaluation
@@ -52,11 +59,11 @@ def evaluate(run: Run) -> Output:
     context = run.context
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
-    suites = build_suites(run)
+    suites = gating_suites(run)
     job = evaluation_job(
         base_path=base.path,
         base_digest=base.digest,
-        models={"base": None, "champion": served.adapter, "candidate": candidate_ref(run)},
+        models={"base": None, "champion": served.adapter, "candidate": ref_of(run.artifact)},
         suites=suites,
         cache_dir=context.state.cache / "evaluation",
         batch=context.config.evaluation.batch,

@@ -30,11 +30,7 @@ def gate(run: Run) -> Output:
     from evaluation.report import render_html
 
     report = EvalReport.model_validate_json(Path(run.outputs["evaluate"]["path"]).read_text(encoding="utf-8"))
-    decision = decide(
-        report,
-        run.context.config.gate,
-        "non_inferiority" if run.caused_by_erasure_or_schedule else "superiority",
-    )
+    decision = decide(report, run.context.config.gate, run.objective)
     html = render_html(
         report,
         decision,
@@ -43,6 +39,7 @@ def gate(run: Run) -> Output:
         title=run.ledger.request.title,
         items=build_suites(run),
         alpha=run.context.config.gate.alpha,
+        choice=run.scale_choice,
     )
     report_path = run.context.state.reports / f"{run.request_id}.html"
     write_text(report_path, html)
