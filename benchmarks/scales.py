@@ -1,4 +1,4 @@
-"""What strength buys: one forgetful adapter at seven scales, the choice on one half, the gate on the other.
+"""What strength buys: one forgetful adapter at five scales, the choice on one half, the gate on the other.
 
     make bench-scales          (or: python benchmarks/scales.py --seed 3)
 
@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ from configs.schema import GateSection, SuiteRule
 from data_contracts.records import AdapterArtifact, AdapterRef, EvalItem, EvalReport
 from evaluation.choice import choose_among, measure
 from evaluation.gate import decide
-from evaluation.halves import make_halves
+from evaluation.halves import make_halves, split
 from evaluation.suites import item_digest, load_suite
 from evaluation.sweep import run_candidates
 from models.cache import ResolvedModel, resolve
 from training.intruders import reduce_intruders
-from training.scales import SCALES, publish_scaled
+from training.scales import publish_scaled
 
 # Half of 130 anchors can decide a margin of 15 points at these rates, and no finer one.
 POLICY = GateSection(
@@ -40,6 +41,8 @@ POLICY = GateSection(
     power=0.8,
 )
 GAIN_KEPT = 0.95
+SCALES = (0.3, 0.5, 0.7, 0.85, 1.0)
+BATCH = 48
 Suites = Mapping[str, Sequence[EvalItem]]
 
 
@@ -86,6 +89,66 @@ def table(reports: Mapping[str, EvalReport], scales: Mapping[str, float]) -> dic
     return rows
 
 
+def part(report: EvalReport, items: Suites) -> EvalReport:
+    """A report on some of its items."""
+    kept = {name: {item.id for item in chosen} for name, chosen in items.items()}
+    scores = {
+        name: {
+            model: one.model_copy(update={"items": tuple(i for i in one.items if i.item_id in kept[name])})
+            for model, one in by_model.items()
+        }
+        for name, by_model in report.scores.items()
+    }
+    return report.model_copy(update={"scores": scores})
+
+
+def joined(one: Mapping[str, EvalReport], other: Mapping[str, EvalReport]) -> dict[str, EvalReport]:
+    """Reports on both halves together."""
+    made = {}
+    for name, report in one.items():
+        scores = {
+            suite: {
+                model: part.model_copy(update={"items": part.items + other[name].scores[suite][model].items})
+                for model, part in by_model.items()
+            }
+            for suite, by_model in report.scores.items()
+        }
+        made[name] = report.model_copy(update={"scores": scores})
+    return made
+
+
+def resplit(whole: Mapping[str, EvalReport], scales: Mapping[str, float], suites: Suites, count: int) -> dict[str, Any]:
+    """The rule over many other halves of the same items: what it chooses and what that is worth on the other half."""
+    chosen: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    optimism, kept, lost, of_lost = [], [], 0, 0
+    for number in range(count):
+        parts = {name: split(items, f"resplit {number}") for name, items in suites.items()}
+        halves = [{name: pair[side] for name, pair in parts.items()} for side in (0, 1)]
+        on = [{name: part(report, half) for name, report in whole.items()} for half in halves]
+        choice = choose_among(on[0], scales, POLICY, "superiority", GAIN_KEPT, {})
+        point = choice.point
+        if point is None:
+            raise AssertionError("a sweep always chooses")
+        here, full = on[1][point.name], on[1]["1"]
+        after = measure(point.name, point.scale, here, POLICY, "superiority")
+        trained = measure("1", 1.0, full, POLICY, "superiority")
+        chosen[point.name] += 1
+        passed["chosen"] += decide(here, POLICY, "superiority").verdict == "pass"
+        passed["as trained"] += decide(full, POLICY, "superiority").verdict == "pass"
+        optimism.append((point.gained - point.lost) / point.anchors - (after.gained - after.lost) / after.anchors)
+        kept.append((after.gain or 0.0) / max(trained.gain or 0.0, 1e-9))
+        lost, of_lost = lost + after.lost, of_lost + trained.lost
+    return {
+        "splits": count,
+        "chosen": dict(chosen.most_common()),
+        "passed": dict(passed),
+        "gain_kept": round(sum(kept) / count, 4),
+        "flips_ratio": round(lost / max(of_lost, 1), 4),
+        "optimism_points": round(100 * sum(optimism) / count, 2),
+    }
+
+
 def run(seed: int, root: Path, adapter: Path | None, intruders: Sequence[tuple[int, float]]) -> dict[str, Any]:
     """Train, sweep, choose, gate; returns the figures."""
     config = load_config("default", {})
@@ -109,7 +172,15 @@ def run(seed: int, root: Path, adapter: Path | None, intruders: Sequence[tuple[i
 
     def ask(which: str, items: Suites) -> dict[str, EvalReport]:
         began = time.monotonic()
-        made = run_candidates(base.path, base.digest, None, refs, items, batch=16, cache_dir=root / "answers" / which)
+        made = run_candidates(
+            base.path,
+            base.digest,
+            {"base": None, "champion": None},
+            refs,
+            items,
+            batch=BATCH,
+            cache_dir=root / "answers" / which,
+        )
         sizes = ", ".join(f"{name} {len(part)}" for name, part in items.items())
         say(f"{which}: {len(refs)} candidates and the base on {sizes} in {time.monotonic() - began:.0f} s")
         return made
@@ -142,6 +213,7 @@ def run(seed: int, root: Path, adapter: Path | None, intruders: Sequence[tuple[i
         "sizes": {half: {k: len(v) for k, v in items.items()} for half, items in vars(halves).items() if items},
         "rows": rows,
         "gate": decisions,
+        "resplit": resplit(joined(selection, gating), scales, suites, 200),
         "intruders_found": found,
         "train_s": artifact.seconds,
         "sweep_s": round(sweep_s, 1),

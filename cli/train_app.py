@@ -68,7 +68,8 @@ def scales(
 
     with opened(profile, state) as context:
         made = publish_scales(context, adapter, scale or SCALES)
-    show(made, made["adapters"], as_json=as_json, title=f"{adapter} at other strengths")
+    shown = [{"scale": one["scale"], "digest": one["digest"]} for one in made["adapters"]]
+    show(made, shown, as_json=as_json, title=f"{adapter} at other strengths")
 
 
 @train_app.command()
@@ -88,4 +89,7 @@ def soup(
 
     with opened(profile, state) as context:
         made = publish_mean(context, adapters, weight or [], max_rank)
-    show(made, [made], as_json=as_json, title="soup")
+    lines = [
+        {"what": key, "is": "\n".join(map(str, one)) if isinstance(one, list) else one} for key, one in made.items()
+    ]
+    show(made, lines, as_json=as_json, title="soup")

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from configs.schema import GateSection
 from data_contracts.records import EvalReport, Record
-from evaluation.gate import INCIDENTS, TARGET, Objective, decide
+from evaluation.gate import TARGET, Objective, decide
+from evaluation.halves import LISTS
 
 _EPS = 1e-9
 
@@ -75,7 +76,7 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
         EvaluationError: a score is missing.
     """
     verdicts = decide(report, policy, objective).suites
-    anchors = [v for v in verdicts if v.suite not in (TARGET, INCIDENTS)]
+    anchors = [v for v in verdicts if v.suite not in (TARGET, *LISTS)]
     against = [v for v in anchors if v.against == "champion"]
     target = report.scores.get(TARGET)
     return ScalePoint(
@@ -88,7 +89,7 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
         lost=sum(v.lost for v in against),
         gained=sum(v.gained for v in against),
         slack=min(v.lower + v.margin for v in anchors),
-        incidents_kept=all(v.verdict == "pass" for v in verdicts if v.suite == INCIDENTS),
+        incidents_kept=all(v.verdict == "pass" for v in verdicts if v.suite in LISTS),
     )
 
 

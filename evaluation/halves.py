@@ -19,6 +19,8 @@ from evaluation.suites import item_digest
 
 SALT = "tidemill.halves.1"
 """Another salt would put every item anew and let items that chose earlier scales judge later ones."""
+LISTS = (INCIDENTS,)
+"""Suites that are lists of what must hold: never split."""
 Suites = Mapping[str, Sequence[EvalItem]]
 
 
@@ -37,11 +39,11 @@ class Halves:
     note: str = ""
 
 
-def split(items: Sequence[EvalItem]) -> tuple[list[EvalItem], list[EvalItem]]:
+def split(items: Sequence[EvalItem], salt: str = SALT) -> tuple[list[EvalItem], list[EvalItem]]:
     """(selection half, gating half), each in the suite's order; of an odd number the gate has one more."""
     by_slice: dict[str, list[tuple[str, str, int]]] = {}
     for place, item in enumerate(items):
-        by_slice.setdefault(item.slice, []).append((digest([SALT, item_digest(item)]), item.id, place))
+        by_slice.setdefault(item.slice, []).append((digest([salt, item_digest(item)]), item.id, place))
     # One count through all slices: slices of odd size give their odd item to either side in turn.
     order = [place for name in sorted(by_slice) for _, _, place in sorted(by_slice[name])]
     gating = set(order[::2])
@@ -86,10 +88,10 @@ def make_halves(suites: Suites, policy: GateSection, objective: Objective) -> Ha
         objective: of the retrain.
     """
     whole = {name: list(items) for name, items in suites.items() if items}
-    anchors = [name for name in whole if name not in (TARGET, INCIDENTS)]
+    anchors = [name for name in whole if name not in (TARGET, *LISTS)]
     if not anchors:
         return Halves({}, whole, "there is no anchor suite to choose a scale by")
-    parts = {name: split(items) for name, items in whole.items() if name != INCIDENTS}
+    parts = {name: split(items) for name, items in whole.items() if name not in LISTS}
     sizes = {name: len(parts[name][1]) if name in parts else len(items) for name, items in whole.items()}
     small = undecidable(sizes, policy, objective)
     if TARGET in small or (TARGET in parts and not parts[TARGET][0]):
@@ -100,7 +102,7 @@ def make_halves(suites: Suites, policy: GateSection, objective: Objective) -> Ha
         halves = ", ".join(f"{sizes[name]} of {name}" for name in small)
         return Halves({}, whole, f"half a suite is too few for the gate to decide by ({halves}): whole suites, scale 1")
     selection = {name: items[0] for name, items in parts.items()}
-    selection |= {name: items for name, items in whole.items() if name == INCIDENTS}
+    selection |= {name: items for name, items in whole.items() if name in LISTS}
     return Halves(selection, {name: parts[name][1] if name in parts else whole[name] for name in whole})
 
 
@@ -111,6 +113,6 @@ def without(suites: Suites, selected: Mapping[str, Sequence[str]]) -> dict[str, 
         suites: name -> items.
         selected: name -> digests of the items that chose; incidents stay whole.
     """
-    gone = {name: set(digests) for name, digests in selected.items() if name != INCIDENTS}
+    gone = {name: set(digests) for name, digests in selected.items() if name not in LISTS}
     left = {name: [i for i in items if item_digest(i) not in gone.get(name, ())] for name, items in suites.items()}
     return {name: items for name, items in left.items() if items}

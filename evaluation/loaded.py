@@ -8,10 +8,10 @@ from typing import Any
 from data_contracts.records import AdapterRef
 
 
-class LoadedModels:
+class LocalModels:
     """The base and its adapters. Strengths of one adapter are one set of weights, see `models.strength`."""
 
-    def __init__(self, base_path: Path, base_digest: str, max_rank: int) -> None:
+    def __init__(self, base_path: Path, base_digest: str, max_rank: int = 64) -> None:
         self._base_path, self._base_digest, self._max_rank = base_path, base_digest, max_rank
         self._model: Any = None
         self._tokenizer: Any = None

@@ -16,7 +16,7 @@ from configs.errors import EvaluationError
 from data_contracts.records import AdapterRef, EvalItem, EvalReport, ItemScore, SuiteScores
 from evaluation import scoring
 from evaluation.answers import AnswerCache, Output
-from evaluation.loaded import LoadedModels
+from evaluation.loaded import LocalModels
 from evaluation.patterns import search_all
 from evaluation.suites import item_digest, lint, suite_digest
 
@@ -142,7 +142,7 @@ def run(
     max_rank: int = 64,
     progress: Event = lambda _: None,
     dataset_digest: str = "",
-    loaded: LoadedModels | None = None,
+    loaded: LocalModels | None = None,
 ) -> EvalReport:
     """Ask every model every item and score the answers.
 
@@ -182,7 +182,7 @@ def run(
         if (unasked := _unasked(suites[name], keys[name], caches[digests[role]]))
     ]
     counter = _Progress(sum(len(unasked) for _, _, unasked in todo), progress)
-    loaded = loaded or LoadedModels(base_path, base_digest, max_rank)
+    loaded = loaded or LocalModels(base_path, base_digest, max_rank)
     for role, name, unasked in todo:
         for start in range(0, len(unasked), _CHUNK_BATCHES * batch):
             chunk = unasked[start : start + _CHUNK_BATCHES * batch]

@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.errors import EvaluationError
 from data_contracts.records import AdapterRef, EvalItem, EvalReport
-from evaluation.loaded import LoadedModels
+from evaluation.loaded import LocalModels
 from evaluation.runner import Event, Role, run
 from models.jobs import Emit, JobStopped, serve_job, write_json
 
@@ -22,7 +22,7 @@ from models.jobs import Emit, JobStopped, serve_job, write_json
 def run_candidates(
     base_path: Path,
     base_digest: str,
-    champion: AdapterRef | None,
+    others: Mapping[Role, AdapterRef | None],
     candidates: Mapping[str, AdapterRef],
     suites: Mapping[str, Sequence[EvalItem]],
     *,
@@ -33,18 +33,19 @@ def run_candidates(
 ) -> dict[str, EvalReport]:
     """A report of each candidate on the same items, in the order given.
 
-    Args: as of `evaluation.runner.run`; `progress` events also hold `candidate`, its number and how many there are.
+    Args: as of `evaluation.runner.run`, but `others` are its models without the candidate; `progress` events also hold
+        `candidate`, its number and how many there are.
 
     Raises:
         EvaluationError: no candidate, or see `evaluation.runner.run`.
     """
     if not candidates:
         raise EvaluationError("no candidate to compare", where="candidates", expected="at least one adapter")
-    loaded = LoadedModels(base_path, base_digest, max_rank)
+    loaded = LocalModels(base_path, base_digest, max_rank)
     reports = {}
     for number, (name, ref) in enumerate(candidates.items(), 1):
         place = {"candidate": name, "number": number, "of": len(candidates)}
-        models: dict[Role, AdapterRef | None] = {"base": None, "champion": champion, "candidate": ref}
+        models: dict[Role, AdapterRef | None] = {**others, "candidate": ref}
         reports[name] = run(
             base_path,
             base_digest,
@@ -73,8 +74,9 @@ def sweep(job: dict[str, Any], emit: Emit, stop: threading.Event) -> dict[str, A
             raise JobStopped
 
     try:
-        served = job["models"]["champion"]
-        champion = None if served is None else AdapterRef.model_validate(served)
+        others: dict[Role, AdapterRef | None] = {
+            role: None if ref is None else AdapterRef.model_validate(ref) for role, ref in job["models"].items()
+        }
         candidates = {name: AdapterRef.model_validate(ref) for name, ref in job["candidates"].items()}
         suites = {name: [EvalItem.model_validate(item) for item in items] for name, items in job["suites"].items()}
         base_path, base_digest = Path(job["base_path"]), str(job["base_digest"])
@@ -88,7 +90,7 @@ def sweep(job: dict[str, Any], emit: Emit, stop: threading.Event) -> dict[str, A
     reports = run_candidates(
         base_path,
         base_digest,
-        champion,
+        others,
         candidates,
         suites,
         batch=batch,

@@ -16,12 +16,14 @@ from adapter_files import make_adapter
 from configs.errors import AdapterRejectedError, EvaluationError
 from data_contracts.records import AdapterRef, EvalItem, Message
 from evaluation.launch import evaluation_job
-from evaluation.loaded import LoadedModels
-from evaluation.runner import run
+from evaluation.loaded import LocalModels
+from evaluation.runner import Role, run
 from evaluation.sweep import run_candidates, sweep
 from models.adapters import CONFIG, publish_adapter
 from models.files import model_digest
 from training.scales import publish_scaled
+
+NO_CHAMPION: dict[Role, AdapterRef | None] = {"base": None, "champion": None}
 
 
 def items(count: int = 4) -> list[EvalItem]:
@@ -52,7 +54,7 @@ def test_each_strength_answers_as_if_it_were_loaded_alone(
     suites = {"anchors": items(), "empty": []}
     events: list[dict[str, Any]] = []
     swept = run_candidates(
-        tiny_base, base, None, scaled, suites, batch=2, cache_dir=tmp_path / "swept", progress=events.append
+        tiny_base, base, NO_CHAMPION, scaled, suites, batch=2, cache_dir=tmp_path / "swept", progress=events.append
     )
     assert list(swept) == ["0.3", "0.7", "1"]
     by_base = [e for e in events if e["model"] == "base"]
@@ -73,14 +75,16 @@ def test_each_strength_answers_as_if_it_were_loaded_alone(
         likelihoods.add(alone.scores["anchors"]["candidate"].items[0].nll)
     assert len(likelihoods) == 3
     again: list[dict[str, Any]] = []
-    assert run_candidates(Path("gone"), base, None, scaled, suites, cache_dir=tmp_path / "swept", progress=again.append)
+    assert run_candidates(
+        Path("gone"), base, NO_CHAMPION, scaled, suites, cache_dir=tmp_path / "swept", progress=again.append
+    )
     assert again == [], "a sweep that was killed asks nothing twice"
 
 
 def test_strengths_share_one_set_of_weights_and_others_do_not(
     tiny_base: Path, scaled: dict[str, AdapterRef], tmp_path: Path
 ) -> None:
-    loaded = LoadedModels(tiny_base, model_digest(tiny_base), 64)
+    loaded = LocalModels(tiny_base, model_digest(tiny_base), 64)
     names = [loaded.use(scaled[name])[2] for name in ("0.3", "1", "0.7", "0.3")]
     assert len(set(names)) == 1
     model = loaded.use(scaled["0.7"])[0]
@@ -110,7 +114,7 @@ def test_rank_stabilised_adapters_and_those_with_an_alpha_for_each_layer(
         digest, path = publish_adapter(folder, tmp_path, {"base_digest": scaled["1"].base_digest})
         return scaled["1"].model_copy(update={"digest": digest, "path": str(path)})
 
-    loaded = LoadedModels(tiny_base, scaled["1"].base_digest, 64)
+    loaded = LocalModels(tiny_base, scaled["1"].base_digest, 64)
     stable = variant("stable", use_rslora=True)
     half = publish_scaled(stable, tmp_path, (0.5,))[0.5]
     one = loaded.use(stable)[2]
