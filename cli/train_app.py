@@ -1,4 +1,4 @@
-"""`tidemill train`: what a run will cost, and a version merged into its base."""
+"""`tidemill train`: what a run will cost; a version merged into its base, at other strengths, or averaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from cli.options import AsJson, Profile, StateOption, opened
 
-train_app = typer.Typer(help="What training will cost; merged export.", no_args_is_help=True, rich_markup_mode=None)
+train_app = typer.Typer(
+    help="What training will cost; merged export, scales and soups.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Without timing steps on the base: a rough guess of the time.")]
 MemoryLimit = Annotated[float | None, typer.Option("--memory-mb", min=1, help="Plan for a device with this much.")]
@@ -49,3 +51,45 @@ def merge(
         made = merge_version(context, version, out)
     shown = [{"out": made["out"], "digest": made["digest"], "files": len(made["files"])}]
     show(made, shown, as_json=as_json, title=f"{version} merged")
+
+
+@train_app.command()
+def scales(
+    adapter: Annotated[str, typer.Argument(help="A registered version, or an adapter's digest (or its beginning).")],
+    scale: Annotated[list[float] | None, typer.Option("--scale", help="Above 0, at most 1; again for more.")] = None,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish an adapter at other strengths, without training; default 0.3 to 1. Nothing is registered or served."""
+    from cli.output import show
+    from cli.scaling import publish_scales
+    from training.scales import SCALES
+
+    with opened(profile, state) as context:
+        made = publish_scales(context, adapter, scale or SCALES)
+    shown = [{"scale": one["scale"], "digest": one["digest"]} for one in made["adapters"]]
+    show(made, shown, as_json=as_json, title=f"{adapter} at other strengths")
+
+
+@train_app.command()
+def soup(
+    adapters: Annotated[list[str], typer.Argument(help="Two or more adapters of one base: versions or digests.")],
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", help="One for each, in order; default alike.")
+    ] = None,
+    max_rank: Annotated[int, typer.Option("--max-rank", min=1, help="Ranks beyond it are cut off.")] = 64,
+    profile: Profile = "default",
+    state: StateOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the weighted mean of several adapters as one. Nothing is registered or served."""
+    from cli.output import show
+    from cli.scaling import publish_mean
+
+    with opened(profile, state) as context:
+        made = publish_mean(context, adapters, weight or [], max_rank)
+    lines = [
+        {"what": key, "is": "\n".join(map(str, one)) if isinstance(one, list) else one} for key, one in made.items()
+    ]
+    show(made, lines, as_json=as_json, title="soup")

@@ -300,6 +300,26 @@ class EvaluationSection(Section):
     """Anchor prompts each phrase is tried with."""
     judge: JudgeSection | None = None
     """Off by default: no scorer asks a model."""
+    scales: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = ()
+    """Strengths at which the trained adapter is tried, growing, for example [0.5, 0.7, 0.85, 1]. One is chosen on one
+    half of the target and the anchors, and the gate judges it by the other half alone: bring twice the anchors the
+    margin needs, or the suites stay whole and nothing is tried. Each costs half an evaluation of the candidate. Empty =
+    the adapter goes to the gate as it was trained."""
+    scale_gain_kept: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Of the scales within the margins, those that keep this share of the largest gain are as good as each other, and
+    the one that loses fewest anchors is taken; 1 = the largest gain, whatever it costs within the margins."""
+    reduce_intruders: bool = False
+    """Try the adapter with its intruder dimensions weakened as well (arXiv 2410.21228), beside the scales. Takes a
+    singular value decomposition of every adapted layer."""
+
+    @model_validator(mode="after")
+    def _scales_grow(self) -> EvaluationSection:
+        """Each scale once; and intruders are weakened as one more candidate beside scales."""
+        if any(a >= b for a, b in itertools.pairwise(self.scales)):
+            raise ValueError("scales: expected strengths that grow strictly, for example [0.5, 0.7, 0.85, 1]")
+        if self.reduce_intruders and not self.scales:
+            raise ValueError("reduce_intruders: expected `scales` beside it, for example [1]")
+        return self
 
 
 class RolloutSection(Section):

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
-from configs.schema import JudgeSection
 from data_contracts.records import AdapterRef, EvalItem
 from evaluation.runner import run
-from evaluation.tools import make_tools
+from evaluation.tools import tools_of
 from models.jobs import Emit, Event, JobStopped, serve_job, write_json
 
 
@@ -40,11 +39,7 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     from models.loading import set_threads
 
     set_threads(int(job.get("threads") or 0))
-    tools = make_tools(
-        embedder=Path(job["embedder"]) if job.get("embedder") else None,
-        judge=JudgeSection.model_validate(job["judge"]) if job.get("judge") else None,
-        cache_dir=cache_dir,
-    )
+    tools = tools_of(job)
     report = run(
         base_path,
         base_digest,

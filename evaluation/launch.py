@@ -70,3 +70,37 @@ def run_evaluation(job: Mapping[str, Any], work_dir: Path, on_event: Callable[[d
     if not path.is_file():
         raise EvaluationError("the evaluation left no report", where=path, fix="run it again: answers are cached")
     return EvalReport.model_validate_json(path.read_bytes())
+
+
+def run_sweep(
+    job: Mapping[str, Any],
+    candidates: Mapping[str, AdapterRef],
+    work_dir: Path,
+    on_event: Callable[[dict[str, Any]], None],
+) -> dict[str, EvalReport]:
+    """A report of each candidate on the same items, from one child process.
+
+    Args:
+        job: from `evaluation_job`, with `base` and `champion` among its models; its suites are the selection half.
+        candidates: name -> adapter.
+        work_dir: holds the job, the log and `sweep_reports.json`.
+        on_event: called with every progress event and the final one.
+
+    Raises:
+        EvaluationError: a missing or untrustworthy score, or a child that ended without reports.
+        AdapterRejectedError: an adapter that must not be loaded.
+    """
+    import json
+
+    from models.jobs import run_job
+
+    refs = {name: ref.model_dump(mode="json") for name, ref in candidates.items()}
+    report_path = work_dir / "sweep_reports.json"
+    final = run_job(
+        "evaluation.sweep", {**job, "candidates": refs, "report_path": str(report_path)}, work_dir, on_event
+    )
+    path = Path(str(final.get("report_path")))
+    if not path.is_file():
+        raise EvaluationError("the sweep left no reports", where=path, fix="run it again: answers are cached")
+    found = json.loads(path.read_bytes())
+    return {name: EvalReport.model_validate(found[name]) for name in candidates}

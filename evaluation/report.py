@@ -16,7 +16,10 @@ from data_contracts.records import (
     ItemScore,
     SuiteVerdict,
 )
+from evaluation.choice import ScaleChoice
 from evaluation.report_findings import flip_rows, fragile, likelihood_rows, slice_rows, warnings
+from evaluation.report_scales import STYLE as SCALES_STYLE
+from evaluation.report_scales import scales_section
 from evaluation.report_template import PAGE, STYLE
 
 WORDS = {"pass": "Pass", "block": "Blocked", "inconclusive": "Inconclusive", "shown": "Shown"}
@@ -242,6 +245,7 @@ def render_html(
     title: str,
     items: Mapping[str, Sequence[EvalItem]] | None = None,
     alpha: float = 0.05,
+    choice: ScaleChoice | None = None,
 ) -> str:
     """Render the report.
 
@@ -251,6 +255,7 @@ def render_html(
         title: what people call the retrain, for example `retrain support-bot #12 - drift`.
         items: suite name -> items, so that flipped items show what was asked and required.
         alpha: level of the bounds, for the explanation.
+        choice: how the adapter's strength was chosen, where it was.
 
     Returns:
         One HTML page under 2 MB: no script, no external resource, every text escaped.
@@ -259,7 +264,7 @@ def render_html(
 
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     return page.render(
-        style=STYLE,
+        style=STYLE + SCALES_STYLE,
         title=title,
         decision=decision,
         word=WORDS[decision.verdict],
@@ -282,5 +287,6 @@ def render_html(
         data_rows=_data_rows(snapshot),
         lineage=_lineage(report, decision, artifact, snapshot),
         alpha=alpha,
+        scales=scales_section(choice),
         **_forest(decision.suites),
     )

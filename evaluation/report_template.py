@@ -132,6 +132,7 @@ Incidents are a list, not a sample: they have no bounds. What the policy does no
 <div class="value soft">points</div></div>
 </section>
 
+{{ scales | safe }}
 <section>
 <h2>Share of items answered as required</h2>
 {% for group in means %}

@@ -84,6 +84,7 @@ def run(
     dataset_digest: str = "",
     best_suites: Collection[str] = (),
     tools: Tools | None = None,
+    loaded: LocalModels | None = None,
 ) -> EvalReport:
     """Ask every model every item and score the answers.
 
@@ -98,6 +99,7 @@ def run(
         dataset_digest: written into the report.
         best_suites: the suites `best` is asked.
         tools: what scorers may use beside the texts: embeddings, a judge model.
+        loaded: models of an earlier run of the same base, to go on with; None loads what is needed.
 
     Raises:
         EvaluationError: a model is missing, a suite does not lint, a likelihood or logit is NaN, a regex explodes, or a
@@ -127,7 +129,7 @@ def run(
         if (unasked := unasked_items(suites[name], keys[name], caches[digests[role]]))
     ]
     counter = _Progress(sum(len(unasked) for _, _, unasked in todo), progress)
-    loaded = LocalModels(base_path, base_digest, max_rank)
+    loaded = loaded or LocalModels(base_path, base_digest, max_rank)
     for role, name, unasked in todo:
         for start in range(0, len(unasked), CHUNK_BATCHES * batch):
             chunk = unasked[start : start + CHUNK_BATCHES * batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +36,12 @@ def make_tools(
         cache_dir: where its verdicts are kept.
     """
     return Tools(embed=lazy_embedder(embedder) if embedder else None, judge=judge_for(judge, cache_dir))
+
+
+def tools_of(job: Mapping[str, Any]) -> Tools:
+    """Tools of a job of `evaluation.launch.evaluation_job`."""
+    return make_tools(
+        embedder=Path(job["embedder"]) if job.get("embedder") else None,
+        judge=JudgeSection.model_validate(job["judge"]) if job.get("judge") else None,
+        cache_dir=Path(job["cache_dir"]),
+    )

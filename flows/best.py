@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.errors import EvaluationError
 from data_contracts.records import Arm, EvalItem
 from flows.context import Context
 from flows.ledger import Output
@@ -49,7 +50,10 @@ def known_mean(context: Context, model_digest: str, items: Sequence[EvalItem]) -
     known = [output for output in outputs if output is not None]
     if not items or len(known) < len(items):
         return None
-    return sum(s.score for s in score_outputs(items, known)) / len(items)
+    try:
+        return sum(s.score for s in score_outputs(items, known)) / len(items)
+    except EvaluationError:  # a scorer needs a tool that only the evaluation's process has
+        return None
 
 
 def best_accepted(context: Context, champion: Arm) -> Arm | None:

@@ -203,7 +203,8 @@ def _drop_adapters(context: Context, job: Erasure) -> int:
             facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if facts.get("dataset_digest") not in job.places["teaching"]:
+        taught_by = {facts.get("dataset_digest"), *facts.get("dataset_digests", ())}  # of a soup, several
+        if not taught_by & set(job.places["teaching"]):
             continue
         with context.store.read() as conn:
             known = versions.by_digest(conn, folder.name)

@@ -27,6 +27,7 @@ from flows.steps.ingest import ingest
 from flows.steps.register import register
 from flows.steps.rollout import await_rollout, begin_rollout
 from flows.steps.snapshot import snapshot
+from flows.steps.sweep import sweep
 from flows.steps.track import resume_tracking, track
 from flows.steps.train import pin_reference, train
 from flows.steps.validate import validate_rows
@@ -40,6 +41,8 @@ MAX_ATTEMPTS = 8
 MAX_CLAIMS = 20
 """Claims of a retrain whose process dies each time, before it is given up."""
 MAX_PAUSE_S = 600.0
+SWEEP_SETTINGS = ("scales", "scale_gain_kept", "reduce_intruders")
+"""Settings of the evaluation that say nothing where no scale is tried."""
 # Worth another attempt: something outside was down. Everything else would fail the same way again.
 RETRIABLE = (RegistryError, UnavailableError, StoreError, WorkerLostError)
 
@@ -66,16 +69,20 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
     if name == "train":
         against = {"reference": out["pin_reference"]} if "pin_reference" in out else {}
         return {"snapshot": run.snapshot.digest, "training": run.section("training"), **against}
-    if name == "evaluate":
-        return {
-            "adapter": run.artifact.digest,
-            "snapshot": run.snapshot.digest,
-            "champion": out["pin_champion"]["version"],
-            "best": out["pin_best"]["version"],
-            "evaluation": run.section("evaluation"),
-        }
+    chosen = {"choice": out["sweep"]["choice_digest"]} if "sweep" in out else {}
+    if name in ("sweep", "evaluate"):
+        # What was evaluated by an earlier version of Tidemill stands: settings of the sweep count where there is one.
+        evaluation = run.section("evaluation")
+        if not evaluation["scales"]:
+            evaluation = {key: value for key, value in evaluation.items() if key not in SWEEP_SETTINGS}
+        pinned = {"champion": out["pin_champion"]["version"], "best": out["pin_best"]["version"]}
+        about = {"snapshot": run.snapshot.digest, **pinned, "evaluation": evaluation}
+        if name == "sweep":
+            return {"adapter": run.trained.digest, **about, "gate": run.section("gate")}
+        return {"adapter": run.artifact.digest, **about, **chosen}
     if name == "gate":
-        return {"report": out["evaluate"]["path"], "adapter": run.artifact.digest, "gate": run.section("gate")}
+        about = {"report": out["evaluate"]["path"], "gate": run.section("gate")}
+        return {"adapter": run.artifact.digest, **about, **chosen}
     return {"adapter": run.artifact.digest, "step": name}
 
 
@@ -102,6 +109,11 @@ def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
         return "unchanged", f"the adapter is that of {same}: the same rows and settings train the same weights"
     _step(run, wrap, "pin_champion", pin_champion)
     _step(run, wrap, "pin_best", pin_best)
+    if run.context.config.evaluation.scales:
+        _step(run, wrap, "sweep", sweep)
+        same = _same_as(run)
+        if same:
+            return "unchanged", f"the adapter at the chosen strength is that of {same}"
     _step(run, wrap, "evaluate", evaluate)
     _step(run, wrap, "gate", gate)
     if not run.decision.accepted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_contracts.records import AdapterArtifact, DatasetSnapshot, GateDecision, Incident, LabelledRow, ModelVersion
 from flows.context import Context
@@ -14,6 +14,7 @@ from flows.observer import Observer
 from store import incidents
 
 if TYPE_CHECKING:
+    from evaluation.choice import ScaleChoice
     from registry_hooks.registry import RunHandle
 
 
@@ -40,8 +41,30 @@ class Run:
         return DatasetSnapshot.model_validate(self.outputs["snapshot"]["snapshot"])
 
     @property
-    def artifact(self) -> AdapterArtifact:
+    def objective(self) -> Literal["superiority", "non_inferiority"]:
+        """What the gate asks of the target."""
+        from evaluation.gate import objective_for
+
+        return objective_for(cause.kind for cause in self.ledger.request.causes)
+
+    @property
+    def trained(self) -> AdapterArtifact:
+        """The adapter as training left it."""
         return AdapterArtifact.model_validate(self.outputs["train"]["artifact"])
+
+    @property
+    def artifact(self) -> AdapterArtifact:
+        """The candidate: the adapter as trained, or at the strength that was chosen."""
+        return AdapterArtifact.model_validate(self.outputs.get("sweep", self.outputs["train"])["artifact"])
+
+    @property
+    def scale_choice(self) -> ScaleChoice | None:
+        """What the sweep over the adapter's strength found; None in a retrain without one."""
+        from evaluation.choice import ScaleChoice
+
+        if "sweep" not in self.outputs:
+            return None
+        return ScaleChoice.model_validate_json(Path(self.outputs["sweep"]["path"]).read_text(encoding="utf-8"))
 
     @property
     def decision(self) -> GateDecision:

@@ -169,7 +169,9 @@ def check_tokenizer(ref: AdapterRef, base: Path) -> None:
             raise _reject(f"trained with {what} than the base has", base, expected=manifest[name], found=found)
 
 
-def check_adapter(ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None) -> dict[str, Any]:
+def check_adapter(
+    ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None, tensors: bool = True
+) -> dict[str, Any]:
     """Look at an adapter's files before any library loads them.
 
     Checked in this order: exactly the expected plain files; the digest; the manifest's base; the training card's
@@ -179,6 +181,7 @@ def check_adapter(ref: AdapterRef, *, max_rank: int = 64, base_digest: str | Non
         ref: where it is and what it must be.
         max_rank: largest rank the engine serves.
         base_digest: digest of the base it will be loaded on; None leaves that to the caller.
+        tensors: False does not read the weights, for those who copy them and do not load them (and need no torch).
 
     Returns:
         The adapter's configuration (adapter_config.json).
@@ -201,7 +204,8 @@ def check_adapter(ref: AdapterRef, *, max_rank: int = 64, base_digest: str | Non
             raise _reject(f"trained on another base, says its {source}", folder, expected=wanted, found=digest)
     _check_described(folder, manifest)
     config = _check_config(folder / CONFIG, max_rank)
-    _check_tensors(folder / WEIGHTS, config)
+    if tensors:
+        _check_tensors(folder / WEIGHTS, config)
     return config
 
 

@@ -45,9 +45,11 @@ def lineage_of_version(conn: Connection, name: str, *, rows: int = 0) -> dict[st
     request_id = versions.request_of(conn, name)
     request = requests.get(conn, request_id) if request_id else None
     taint = erasure.taint_of(conn, name)
+    parent = version.tags.get("tidemill.parent")  # of an adapter at another strength than it was trained
     return {
         "version": version.name,
         "adapter": version.adapter_digest,
+        **({"parent": parent, "scale": version.tags.get("tidemill.scale", "")} if parent else {}),
         "base": version.base_digest,
         "config": version.config_digest,
         "code": version.code_commit,

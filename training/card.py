@@ -54,6 +54,10 @@ def _table(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _named(derived: dict[str, Any]) -> dict[str, Any]:
+    return {name: ", ".join(map(str, one)) if isinstance(one, list) else one for name, one in derived.items()}
+
+
 def readme(card: dict[str, Any]) -> str:
     """The card for people, with the front matter that model hubs read."""
     base, data, result = card["base"], card["data"], card["result"]
@@ -65,7 +69,18 @@ def readme(card: dict[str, Any]) -> str:
         f"## Base\n\n{_table(base)}\n\n## Data\n\n{_table(data)}\n\n## Training\n\n"
         f"{_table({**card['training'], 'seed': card['seed'], 'code commit': card['code_commit'] or 'unknown'})}\n\n"
         f"## Result\n\n{_table({**{k: v for k, v in result.items() if k != 'metrics'}, **result['metrics']})}\n"
+        + (f"\n## Made from another adapter\n\n{_table(_named(card['derived']))}\n" if "derived" in card else "")
     )
+
+
+def derived_card(folder: Path, derived: dict[str, Any]) -> dict[str, Any] | None:
+    """The card of an adapter made from the one in `folder` without training; None where that has none.
+
+    Args:
+        derived: parents and how it was made, for example {"parents": [digest], "scale": 0.7}.
+    """
+    path = folder / CARD
+    return {**json.loads(path.read_text(encoding="utf-8")), "derived": derived} if path.is_file() else None
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

@@ -49,6 +49,22 @@ class LoraWeights:
         return self.scaling * (b @ a)
 
 
+def refuse_patterns(ref: AdapterRef, config: dict[str, Any]) -> None:
+    """Refuse an adapter whose rank or scale differs from layer to layer.
+
+    Raises:
+        AdapterRejectedError: as said.
+    """
+    for name in ("rank_pattern", "alpha_pattern"):
+        if config.get(name):
+            raise AdapterRejectedError(
+                "only an adapter with one rank and one scale for all layers can be rewritten",
+                where=Path(ref.path) / CONFIG,
+                expected=f"an empty {name}",
+                found=config[name],
+            )
+
+
 def read_lora(ref: AdapterRef, *, max_rank: int = 64) -> LoraWeights:
     """Read an adapter after its checks.
 
@@ -58,14 +74,7 @@ def read_lora(ref: AdapterRef, *, max_rank: int = 64) -> LoraWeights:
     from safetensors.torch import load_file
 
     config = check_adapter(ref, max_rank=max_rank)
-    for name in ("rank_pattern", "alpha_pattern"):
-        if config.get(name):
-            raise AdapterRejectedError(
-                "only an adapter with one rank and one scale for all layers can be rewritten",
-                where=Path(ref.path) / CONFIG,
-                expected=f"an empty {name}",
-                found=config[name],
-            )
+    refuse_patterns(ref, config)
     tensors = load_file(Path(ref.path) / WEIGHTS)
     names = sorted(key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight"))
     return LoraWeights(

@@ -14,20 +14,43 @@ decomposition (Eckart and Young, 1936), which QR of both factors gives without t
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
 from data_contracts.records import AdapterRef
-from models.adapters import read_manifest
-from training.lora_weights import LoraWeights, publish_lora, read_lora
+from models.adapters import CONFIG, WEIGHTS, check_adapter, publish_adapter, read_manifest
+from training.card import derived_card, write_card
+from training.lora_weights import LoraWeights, publish_lora, read_lora, refuse_patterns
 
 SCALES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 _KEPT = frozenset(
-    {"base_digest", "dataset_digest", "config_digest", "code_commit", "tokenizer_digest", "chat_template_digest"}
+    {
+        "base_digest",
+        "dataset_digest",
+        "dataset_digests",
+        "config_digest",
+        "code_commit",
+        "tokenizer_digest",
+        "chat_template_digest",
+    }
 )
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a scale that is not above 0 and at most 1.
+
+    Raises:
+        InputError: as said.
+    """
+    if not 0 < scale <= 1:
+        raise InputError("a scale of an adapter", where="scale", expected="above 0 and at most 1", found=scale)
 
 
 def scaled(weights: LoraWeights, scale: float) -> LoraWeights:
@@ -36,8 +59,7 @@ def scaled(weights: LoraWeights, scale: float) -> LoraWeights:
     Raises:
         InputError: a scale that is not above 0 and at most 1.
     """
-    if not 0 < scale <= 1:
-        raise InputError("a scale of an adapter", where="scale", expected="above 0 and at most 1", found=scale)
+    check_scale(scale)
     return LoraWeights({**weights.config, "lora_alpha": weights.config["lora_alpha"] * scale}, weights.layers)
 
 
@@ -112,9 +134,39 @@ def soup(
     return LoraWeights(config, layers), worst
 
 
-def _facts(ref: AdapterRef) -> dict[str, Any]:
+def inherited_facts(ref: AdapterRef) -> dict[str, Any]:
+    """What an adapter made from this one without training says of its origin, for its manifest."""
     manifest = read_manifest(Path(ref.path))
     return {key: value for key, value in manifest.items() if key in _KEPT}
+
+
+def _datasets(facts: dict[str, Any]) -> list[str]:
+    """Every snapshot that taught an adapter; of a soup of soups, those of all."""
+    return [d for d in (facts.get("dataset_digest"), *facts.get("dataset_digests", ())) if d]
+
+
+def _at(parent: AdapterRef, config: dict[str, Any], adapters_root: Path, scale: float) -> tuple[str, Path]:
+    """One scaled adapter: the parent's weights (one file on disk where the file system can), another alpha."""
+    source = Path(parent.path)
+    alpha = config["lora_alpha"] * scale
+    derived = {"parents": [parent.digest], "scale": scale}
+    adapters_root.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".publishing-", dir=adapters_root))
+    try:
+        try:
+            os.link(source / WEIGHTS, temporary / WEIGHTS)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source / WEIGHTS, temporary / WEIGHTS)
+        text = json.dumps({**config, "lora_alpha": alpha}, indent=1, sort_keys=True)
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        card = derived_card(source, derived)
+        if card is not None:
+            write_card(temporary, card)
+        return publish_adapter(
+            temporary, adapters_root, {**inherited_facts(parent), "rank": config["r"], "alpha": alpha, **derived}
+        )
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def publish_scaled(
@@ -122,22 +174,20 @@ def publish_scaled(
 ) -> dict[float, tuple[str, Path]]:
     """An adapter at several scales, each published under its own digest with its parent and scale in the manifest.
 
-    Scale 1 is the parent itself.
+    Scale 1 is the parent itself. Only alpha differs, so the weights are not read, and need not be there twice.
 
     Raises:
-        AdapterRejectedError: the parent does not pass its checks.
+        AdapterRejectedError: the parent does not pass its checks, or has an alpha for each layer.
         InputError: a scale that is not above 0 and at most 1.
     """
-    parent = read_lora(ref)
-    made: dict[float, tuple[str, Path]] = {}
+    config = check_adapter(ref, tensors=False)
+    refuse_patterns(ref, config)
     for scale in scales:
-        if scale == 1:
-            made[scale] = (ref.digest, Path(ref.path))
-            continue
-        one = scaled(parent, scale)
-        facts = {**_facts(ref), "rank": one.rank, "alpha": one.config["lora_alpha"]}
-        made[scale] = publish_lora(one, adapters_root, {**facts, "parents": [ref.digest], "scale": scale})
-    return made
+        check_scale(scale)
+    return {
+        scale: (ref.digest, Path(ref.path)) if scale == 1 else _at(ref, config, adapters_root, scale)
+        for scale in scales
+    }
 
 
 def publish_soup(
@@ -153,7 +203,10 @@ def publish_soup(
     if len(bases) > 1:
         raise InputError("adapters of a soup are of one base", expected="one base digest", found=sorted(bases))
     made, lost = soup([read_lora(ref) for ref in refs], weights, max_rank=max_rank)
-    facts = {key: value for key, value in _facts(refs[0]).items() if key not in ("dataset_digest", "config_digest")}
+    parts = [inherited_facts(ref) for ref in refs]
+    facts = {key: value for key, value in parts[0].items() if key not in ("dataset_digest", "config_digest")}
     facts |= {"rank": made.rank, "alpha": made.config["lora_alpha"], "truncated": lost}
+    # An erasure finds an adapter by the data that taught it: a soup was taught by all its parents' data.
+    facts["dataset_digests"] = sorted({d for part in parts for d in _datasets(part)})
     parents = {"parents": [ref.digest for ref in refs], "weights": _normal(weights, len(refs))}
     return publish_lora(made, adapters_root, {**facts, **parents})

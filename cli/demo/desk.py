@@ -37,6 +37,7 @@ STEPS = {
     "train": "training a LoRA adapter",
     "pin_champion": "noting what serves now",
     "pin_best": "noting the best version accepted so far",
+    "sweep": "trying the adapter at several strengths",
     "evaluate": "asking base, champion and candidate the same questions",
     "gate": "deciding",
     "register": "registering the version in MLflow",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_contracts.records import AdapterRef, Arm, EvalItem
+from data_contracts.records import AdapterArtifact, AdapterRef, Arm, EvalItem
 from flows.best import pinned_best
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
-from flows.suites import anchor_suites, incident_items, probe_suite, target_items
+from flows.suites import anchor_suites, incident_items, probe_suite, scoring_tools, target_items
 from store import pointer
 
 
@@ -21,9 +21,8 @@ def pin_champion(run: Run) -> Output:
     return arm.model_dump(mode="json")
 
 
-def candidate_ref(run: Run) -> AdapterRef:
-    """The adapter just trained, under a name no registry knows yet."""
-    artifact = run.artifact
+def ref_of(artifact: AdapterArtifact) -> AdapterRef:
+    """An adapter under a name no registry knows yet."""
     return AdapterRef(
         version=f"candidate-{artifact.digest[:12]}",
         digest=artifact.digest,
@@ -32,22 +31,36 @@ def candidate_ref(run: Run) -> AdapterRef:
     )
 
 
-def build_suites(run: Run) -> dict[str, list[EvalItem]]:
-    """Suite name -> items; a suite without items is left out."""
+def own_suites(run: Run) -> dict[str, list[EvalItem]]:
+    """Suite name -> items as people wrote them; a suite without items is left out."""
     from data_contracts.snapshots import read_rows
-    from evaluation.fragility import fragility_items
 
     context = run.context
-    section = context.config.evaluation
-    length, anchors = section.max_new_tokens, anchor_suites(context)
+    length = context.config.evaluation.max_new_tokens
     suites = {
         "target": target_items(read_rows(Path(run.snapshot.path), split="target"), length),
         "incidents": incident_items(run.incidents, length, context.config.model.system_prompt),
-        **anchors,
+        **anchor_suites(context),
+    }
+    return {name: items for name, items in suites.items() if items}
+
+
+def gating_suites(run: Run) -> dict[str, list[EvalItem]]:
+    """What the gate may see: without the items that chose the adapter's strength, if it was chosen.
+
+    Fragility and probes are made of the anchors that are left.
+    """
+    from evaluation.fragility import fragility_items
+    from evaluation.halves import without
+
+    context, section, choice = run.context, run.context.config.evaluation, run.scale_choice
+    suites = own_suites(run) if choice is None else without(own_suites(run), choice.selected_on)
+    anchors = {name: items for name, items in suites.items() if name in anchor_suites(context)}
+    made = {
         "fragility": fragility_items(anchors, section.fragility, limit=section.fragility_items),
         "probes": probe_suite(context, run.snapshot, anchors) if section.probes else [],
     }
-    return {name: items for name, items in suites.items() if items}
+    return {**suites, **{name: items for name, items in made.items() if items}}
 
 
 def evaluate(run: Run) -> Output:
@@ -59,14 +72,14 @@ def evaluate(run: Run) -> Output:
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
     best = pinned_best(run)
-    suites = build_suites(run)
+    suites = gating_suites(run)
     job = evaluation_job(
         base_path=base.path,
         base_digest=base.digest,
         models={
             "base": None,
             "champion": served.adapter,
-            "candidate": candidate_ref(run),
+            "candidate": ref_of(run.artifact),
             **({} if best is None else {"best": best.adapter}),
         },
         suites=suites,
@@ -75,6 +88,7 @@ def evaluate(run: Run) -> Output:
         dataset_digest=run.snapshot.digest,
         threads=context.config.model.threads,
         best_suites=anchor_suites(context),
+        **scoring_tools(context, suites),
     )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())
     others = f"champion ({served.version})" + (f", best accepted ({best.version})" if best is not None else "")

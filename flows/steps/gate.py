@@ -8,7 +8,7 @@ from data_contracts.records import EvalReport, GateDecision
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
-from flows.steps.evaluate import build_suites
+from flows.steps.evaluate import gating_suites
 from store import audit
 
 
@@ -33,20 +33,20 @@ def _summary(decision: GateDecision, report_path: Path) -> str:
 
 def gate(run: Run) -> Output:
     """Return the decision and where the report is."""
-    from evaluation.gate import decide, objective_for
+    from evaluation.gate import decide
     from evaluation.report import render_html
 
     report = EvalReport.model_validate_json(Path(run.outputs["evaluate"]["path"]).read_text(encoding="utf-8"))
-    objective = objective_for(cause.kind for cause in run.ledger.request.causes)
-    decision = decide(report, run.context.config.gate, objective)
+    decision = decide(report, run.context.config.gate, run.objective)
     html = render_html(
         report,
         decision,
         artifact=run.artifact,
         snapshot=run.snapshot,
         title=run.ledger.request.title,
-        items=build_suites(run),
+        items=gating_suites(run),
         alpha=run.context.config.gate.alpha,
+        choice=run.scale_choice,
     )
     report_path = run.context.state.reports / f"{run.request_id}.html"
     write_text(report_path, html)

@@ -33,7 +33,11 @@ def register(run: Run) -> Output:
             artifact=artifact,
             gate=decision.verdict,
             run_id=run.outputs["track"].get("run_id") or None,
-            tags={"tidemill.request": run.request_id, "tidemill.policy_digest": decision.policy_digest},
+            tags={
+                "tidemill.request": run.request_id,
+                "tidemill.policy_digest": decision.policy_digest,
+                **_origin(run),
+            },
             metrics={f"eval_{suite}": value for suite, value in means.items()},
             report=Path(run.outputs["gate"]["report"]),
         )
@@ -46,6 +50,13 @@ def register(run: Run) -> Output:
         version.name,
     )
     return {"version": version.model_dump(mode="json")}
+
+
+def _origin(run: Run) -> dict[str, str]:
+    """Of an adapter at another strength than it was trained: what it was made from, and the strength."""
+    if run.artifact.digest == run.trained.digest:
+        return {}
+    return {"tidemill.parent": run.trained.digest, "tidemill.scale": run.outputs["sweep"]["chosen"]}
 
 
 def _record(

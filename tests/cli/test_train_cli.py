@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from adapter_files import make_adapter
 
+from configs.errors import InputError, NotFoundError
 from configs.loader import load_config
 from configs.paths import StateDir
 from data_contracts.records import Message, ModelVersion, SnapshotRow, utc_now
@@ -121,3 +123,38 @@ def test_a_registered_version_is_merged_into_its_base(profile: Path, tmp_path: P
     unknown = tidemill("train", "merge", "support-bot@v9", "--out", str(tmp_path / "x"), "--profile", str(profile))
     assert unknown.returncode == 4
     assert "support-bot@v1" in unknown.stderr
+
+
+def test_adapters_at_other_strengths_and_averaged(profile: Path) -> None:
+    from typer.testing import CliRunner
+
+    from cli.main import app
+    from models.adapters import read_manifest
+
+    context = open_context(load_config(str(profile)))
+    refs = [make_adapter(context.base().path, context.state.adapters, seed=n, scale=0.05) for n in (8, 9)]
+    context.store.close()
+    ask = ["--json", "--profile", str(profile)]
+
+    done = tidemill("train", "scales", refs[0].digest[:10], "--scale", "0.7", "--scale", "0.5", *ask)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["parent"] == refs[0].digest
+    assert [one["scale"] for one in made["adapters"]] == [0.5, 0.7]
+    assert read_manifest(Path(made["adapters"][0]["path"]))["parents"] == [refs[0].digest]
+
+    def here(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["train", *arguments, *ask])
+
+    soup = here("soup", refs[0].digest, refs[1].digest, "--weight", "3", "--weight", "1")
+    assert soup.exit_code == 0, soup.output
+    facts = json.loads(soup.stdout)
+    assert facts["parents"] == [ref.digest for ref in refs]
+    assert facts["weights"] == [0.75, 0.25]
+    assert facts["rank"] == 8
+    for arguments, error in (
+        (("scales", "ffffff"), NotFoundError),
+        (("scales", refs[0].digest, "--scale", "2"), InputError),
+        (("soup", refs[0].digest, refs[1].digest, "--weight", "1"), InputError),
+    ):
+        assert isinstance(here(*arguments).exception, error)

@@ -14,6 +14,7 @@ from eval_reports import flipped, report
 from configs.loader import HERE
 from configs.schema import GateSection, SuiteRule
 from data_contracts.records import AdapterArtifact, DatasetSnapshot, EvalItem, EvalReport, Message
+from evaluation.choice import ScaleChoice, ScalePoint, mark_front
 from evaluation.gate import decide
 from evaluation.report import render_html
 from evaluation.suites import load_suite
@@ -88,15 +89,37 @@ SNAPSHOT = DatasetSnapshot(
 )
 
 
-def page(kind: str, title: str = "retrain support-bot #1 - feedback") -> str:
+def strengths(name: str = "1, intruders reduced") -> ScaleChoice:
+    """A sweep of the size of the default list; `name` stands for a candidate that is not a scale."""
+    figures = [("0.3", 0.3, 0.29, 0), ("0.5", 0.5, 0.61, 2), ("0.7", 0.7, 0.88, 3), ("0.85", 0.85, 0.9, 6)]
+    figures += [("1", 1.0, 0.92, 9), (name, 1.0, 0.9, 9)]
+    points = [
+        ScalePoint(
+            name=label,
+            scale=scale,
+            digest="d" * 64,
+            target=gain,
+            gain=gain,
+            anchors=65,
+            lost=lost,
+            gained=2,
+            slack=0.1 - lost / 60,
+            incidents_kept=True,
+        )
+        for label, scale, gain, lost in figures
+    ]
+    return ScaleChoice(points=mark_front(points), chosen="0.7", reason=f"0.7 lost fewest {name}", gain_kept=0.95)
+
+
+def page(kind: str, title: str = "retrain support-bot #1 - feedback", choice: ScaleChoice | None = None) -> str:
     found, items = example(kind)
     decision = decide(found, POLICY, "superiority", now=NOW)
     assert decision.verdict == kind
-    return render_html(found, decision, artifact=ARTIFACT, snapshot=SNAPSHOT, title=title, items=items)
+    return render_html(found, decision, artifact=ARTIFACT, snapshot=SNAPSHOT, title=title, items=items, choice=choice)
 
 
 def test_the_page_is_self_contained_and_small() -> None:
-    html = page("pass")
+    html = page("pass", choice=strengths())
     assert len(html.encode()) < 2_000_000
     assert not re.search(r"<(script|link|img|iframe|object|embed|base)\b", html)
     assert not re.search(r"(src|href|action|url)\s*[=(]\s*[\"']?\s*(https?:)?//", html.replace(HOSTILE, ""))
@@ -130,6 +153,28 @@ def test_a_bare_report_renders() -> None:
     assert "&lt;b&gt;mallory" in render_html(small, named, artifact=None, snapshot=None, title="bare")
 
 
+def test_the_strengths_are_drawn_with_their_front_and_the_chosen_one() -> None:
+    html = page("pass", choice=strengths())
+    section = html[html.index("Gain against forgetting") : html.index("Share of items answered")]
+    assert section.count("<circle") == 6 + 1, "each candidate, and a ring around the chosen one"
+    assert section.count("<line") == 4, "five are on the front, joined by four lines"
+    assert "0.7 (chosen)" in re.sub(r"<[^>]+>", "", section)
+    assert "0.7: +88.0 points, 3 lost" in section
+    assert "Gain against forgetting" not in page("pass")
+    unseen = [p.model_copy(update={"gain": None, "target": None}) for p in strengths().points]
+    blind = page("pass", choice=ScaleChoice(points=mark_front(unseen), chosen="0.7", reason="by the anchors alone"))
+    assert "<table>" in blind
+    assert 'class="front"' not in blind, "nothing to draw without a target"
+    assert "as it was trained" in page("pass", choice=ScaleChoice(reason="The adapter goes as it was trained."))
+
+
+def test_hostile_names_of_candidates_are_escaped() -> None:
+    html = page("pass", choice=strengths(HOSTILE))
+    assert "<script>" not in html
+    assert "<img" not in html
+    assert html.count("&lt;script&gt;alert(1)") >= 4
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 390)])
 def test_chromium_shows_it_without_console_errors(tmp_path: Path, scheme: str, width: int) -> None:
@@ -137,7 +182,7 @@ def test_chromium_shows_it_without_console_errors(tmp_path: Path, scheme: str, w
     if chromium is None:
         pytest.skip("no Chromium on this machine")
     source, picture = tmp_path / "report.html", tmp_path / "report.png"
-    source.write_text(page("pass"), encoding="utf-8")
+    source.write_text(page("pass", choice=strengths()), encoding="utf-8")
     dark = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
     command = [chromium, "--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars", *dark]

@@ -293,6 +293,11 @@ def _files(world: World) -> None:
     (state.cache / "neighbours").mkdir(parents=True)
     np.savez_compressed(state.cache / "neighbours" / "texts.npz", texts=np.array([PROMPT]))
     _adapter(state.adapters, "9" * 64, world.snapshot)  # a blocked candidate
+    soup = state.adapters / ("8" * 64)
+    _adapter(state.adapters, soup.name, "")
+    (soup / "manifest.json").write_text(
+        json.dumps({"dataset_digests": ["0" * 64, world.snapshot], "digest": soup.name})
+    )
 
 
 def _drift(world: World) -> None:

@@ -101,6 +101,8 @@ def test_nothing_is_left_anywhere(world: World, tmp_path: Path) -> None:
     assert found.findings == ()
     assert found.rows > 30
     assert found.files > 15
+    adapters = {path.name for path in world.context.state.adapters.iterdir()}
+    assert not adapters & {"9" * 64, "8" * 64}, "a blocked candidate, and a soup their rows are in"
     # The export beside the state directory too, and raw bytes of every page and log of the database.
     assert raw_hits(tmp_path) == []
     world.context.store.close()

@@ -1,5 +1,9 @@
+import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +15,8 @@ from adapter_files import make_adapter
 
 from configs.errors import InputError
 from data_contracts.records import AdapterRef
-from models.adapters import check_adapter, read_manifest
+from models.adapters import CARD, CONFIG, README, WEIGHTS, check_adapter, publish_adapter, read_manifest
+from training.card import write_card
 from training.lora_weights import LoraWeights, read_lora
 from training.scales import publish_scaled, publish_soup, scaled, soup
 
@@ -142,3 +147,52 @@ def test_a_published_soup_is_the_mean_where_it_is_loaded(pair: list[AdapterRef],
     torch.testing.assert_close(found, 0.75 * one + 0.25 * two, rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match="one base"):
         publish_soup([pair[0], pair[1].model_copy(update={"base_digest": "0" * 64})], tmp_path)
+
+
+def test_a_scaled_adapter_shares_its_weights_and_brings_the_card_of_its_parent(pair: list[AdapterRef], tmp_path: Path):
+    card = {"base": {"reference": "tiny:0", "licence": "x"}, "data": {}, "training": {}, "seed": 1, "code_commit": "c"}
+    parent = _with_card(pair[0], tmp_path, {**card, "result": {"metrics": {}}})
+    made = publish_scaled(parent, tmp_path, (0.3, 0.7))
+    for scale, (digest, path) in made.items():
+        assert (path / WEIGHTS).read_bytes() == (Path(parent.path) / WEIGHTS).read_bytes()
+        assert (path / WEIGHTS).stat().st_ino == (Path(parent.path) / WEIGHTS).stat().st_ino, "on disk once"
+        assert json.loads((path / CARD).read_text())["derived"] == {"parents": [parent.digest], "scale": scale}
+        assert "Made from another adapter" in (path / README).read_text()
+        check_adapter(parent.model_copy(update={"digest": digest, "path": str(path)}))
+    shutil.rmtree(parent.path)
+    digest, path = made[0.3]
+    check_adapter(parent.model_copy(update={"digest": digest, "path": str(path)}))
+
+
+def test_on_another_file_system_the_weights_are_copied(pair: list[AdapterRef], tmp_path: Path):
+    memory = Path("/dev/shm")  # noqa: S108 - the one other file system there is on most machines
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("one file system")
+    with tempfile.TemporaryDirectory(dir=memory) as elsewhere:
+        copied = publish_scaled(pair[0], Path(elsewhere), (0.5,))[0.5]
+        assert copied[0] == publish_scaled(pair[0], tmp_path, (0.5,))[0.5][0]
+        assert (copied[1] / WEIGHTS).read_bytes() == (Path(pair[0].path) / WEIGHTS).read_bytes()
+
+
+def test_a_soup_names_the_data_of_all_its_parents(pair: list[AdapterRef], tmp_path: Path):
+    taught = [_with_card(ref, tmp_path, None, dataset_digest=name * 64) for ref, name in zip(pair, "ab", strict=True)]
+    digest, path = publish_soup(taught, tmp_path)
+    assert read_manifest(path)["dataset_digests"] == ["a" * 64, "b" * 64]
+    more = pair[0].model_copy(update={"digest": digest, "path": str(path)})
+    again = publish_soup([more, _with_card(pair[0], tmp_path, None, dataset_digest="c" * 64, alpha=3.0)], tmp_path)
+    assert read_manifest(again[1])["dataset_digests"] == ["a" * 64, "b" * 64, "c" * 64]
+
+
+def _with_card(
+    ref: AdapterRef, root: Path, card: dict[str, Any] | None, *, alpha: float | None = None, **facts: str
+) -> AdapterRef:
+    """A copy of an adapter, published with a card and more facts in its manifest."""
+    folder = root / f"copy-{ref.digest[:6]}-{len(list(root.iterdir()))}"
+    shutil.copytree(ref.path, folder)
+    (folder / "manifest.json").unlink()
+    if card is not None:
+        write_card(folder, card)
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, "lora_alpha": alpha or config["lora_alpha"] + len(facts)}))
+    digest, path = publish_adapter(folder, root, {"base_digest": ref.base_digest, **facts})
+    return ref.model_copy(update={"digest": digest, "path": str(path)})

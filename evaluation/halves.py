@@ -1,0 +1,118 @@
+"""Which items choose an adapter's scale and which then judge it: two halves that never meet.
+
+An adapter that was chosen for its results on some items looks better on them than it is. So the scale is chosen on
+one half of each suite and the gate sees the other half only. Which half an item is in depends on a salted digest of
+the item and on its slice, never on a result: in each slice every second item by that digest, so that both halves hold
+as much of each skill or topic. Incidents are a list of what must hold, not a sample: both sides use the whole list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.schema import GateSection
+from data_contracts.digests import digest
+from data_contracts.records import EvalItem, EvalReport, ItemScore, SuiteScores
+from evaluation.gate import INCIDENTS, TARGET, Objective, decide
+from evaluation.suites import item_digest
+
+SALT = "tidemill.halves.1"
+"""Another salt would put every item anew and let items that chose earlier scales judge later ones."""
+LISTS = (INCIDENTS,)
+"""Suites that are lists of what must hold: never split."""
+Suites = Mapping[str, Sequence[EvalItem]]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What a scale is chosen on.
+
+    Attributes:
+        selection: suite -> items to choose by; the gate must not see them, but for incidents.
+        gating: suite -> items left to the gate.
+        note: why the suites are left whole and no scale is chosen; empty where one is.
+    """
+
+    selection: dict[str, list[EvalItem]]
+    gating: dict[str, list[EvalItem]]
+    note: str = ""
+
+
+def split(items: Sequence[EvalItem], salt: str = SALT) -> tuple[list[EvalItem], list[EvalItem]]:
+    """(selection half, gating half), each in the suite's order; of an odd number the gate has one more."""
+    by_slice: dict[str, list[tuple[str, str, int]]] = {}
+    for place, item in enumerate(items):
+        by_slice.setdefault(item.slice, []).append((digest([salt, item_digest(item)]), item.id, place))
+    # One count through all slices: slices of odd size give their odd item to either side in turn.
+    order = [place for name in sorted(by_slice) for _, _, place in sorted(by_slice[name])]
+    gating = set(order[::2])
+    return [x for i, x in enumerate(items) if i not in gating], [x for i, x in enumerate(items) if i in gating]
+
+
+def undecidable(sizes: Mapping[str, int], policy: GateSection, objective: Objective) -> list[str]:
+    """Suites the gate would find too small, from their sizes and the policy alone.
+
+    The gate itself is asked, about a candidate that is right everywhere and changed nothing: nothing but the number of
+    items can make it say "inconclusive" of that.
+
+    Args:
+        sizes: suite -> number of items.
+        policy: the gate's.
+        objective: of the retrain.
+    """
+    items = {
+        n: tuple(ItemScore(item_id=str(i), score=1.0, answer="", nll=1.0) for i in range(n)) for n in sizes.values()
+    }
+    scores = {
+        name: {
+            model: SuiteScores(suite=name, suite_digest="", model_digest="", items=items[n])
+            for model in ("base", "champion", "candidate")
+        }
+        for name, n in sizes.items()
+    }
+    unchanged = EvalReport(candidate_digest="", champion_digest="", base_digest="", dataset_digest="", scores=scores)
+    found = decide(unchanged, policy, objective)
+    return sorted({verdict.suite for verdict in found.suites if verdict.verdict == "inconclusive"})
+
+
+def make_halves(suites: Suites, policy: GateSection, objective: Objective) -> Halves:
+    """Split the suites, where the gate can still decide by what is left for it.
+
+    Every anchor suite must be large enough in half, or no scale is chosen at all: the adapter goes to the gate as it
+    was trained, with whole suites. A target too small in half stays whole for the gate, and nobody looks at it before.
+
+    Args:
+        suites: name -> items, as for the gate.
+        policy: the gate's; what is large enough is its own size check.
+        objective: of the retrain.
+    """
+    whole = {name: list(items) for name, items in suites.items() if items}
+    anchors = [name for name in whole if name not in (TARGET, *LISTS)]
+    if not anchors:
+        return Halves({}, whole, "there is no anchor suite to choose a scale by")
+    parts = {name: split(items) for name, items in whole.items() if name not in LISTS}
+    sizes = {name: len(parts[name][1]) if name in parts else len(items) for name, items in whole.items()}
+    small = undecidable(sizes, policy, objective)
+    if TARGET in small or (TARGET in parts and not parts[TARGET][0]):
+        del parts[TARGET]
+        sizes[TARGET] = len(whole[TARGET])
+        small = [name for name in undecidable(sizes, policy, objective) if name != TARGET]
+    if small:
+        halves = ", ".join(f"{sizes[name]} of {name}" for name in small)
+        return Halves({}, whole, f"half a suite is too few for the gate to decide by ({halves}): whole suites, scale 1")
+    selection = {name: items[0] for name, items in parts.items()}
+    selection |= {name: items for name, items in whole.items() if name in LISTS}
+    return Halves(selection, {name: parts[name][1] if name in parts else whole[name] for name in whole})
+
+
+def without(suites: Suites, selected: Mapping[str, Sequence[str]]) -> dict[str, list[EvalItem]]:
+    """What the gate may see: the suites without the items that chose the scale, whatever else changed since.
+
+    Args:
+        suites: name -> items.
+        selected: name -> digests of the items that chose; incidents stay whole.
+    """
+    gone = {name: set(digests) for name, digests in selected.items() if name not in LISTS}
+    left = {name: [i for i in items if item_digest(i) not in gone.get(name, ())] for name, items in suites.items()}
+    return {name: items for name, items in left.items() if items}
