@@ -243,8 +243,15 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     max_row_tokens: Size = 512
+    long_rows: LongRows = "turns"
+    """A longer row loses its oldest turns (`turns`), and the beginning of its last message too (`truncate`); what is
+    still too long is dropped. `drop` leaves every longer row out; `fail` trains nothing while there is one. All are
+    counted; a system message, and an answer that is taught, are never cut."""
     seed: int = 17
     checkpoint_steps: Size = 10
+    """Optimiser steps between checkpoints."""
+    checkpoint_minutes: Positive = 10.0
+    """A checkpoint is written earlier if the last one is older than this."""
     early_stopping: EarlyStopping | None = None
     """Off by default: all epochs are run."""
     gradient_checkpointing: bool = False
