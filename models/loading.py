@@ -34,6 +34,15 @@ def pick_device(device: str = "auto") -> str:
 
 
 def _quantization(kind: str) -> Any:
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "a quantised base needs bitsandbytes, which is not installed",
+            where=f"training.quantization: {kind}",
+            expected="the extra `gpu`, on a CPU too",
+            fix="pip install 'tidemill[gpu]', or set training.quantization: none",
+        )
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -96,6 +105,7 @@ def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -
 
     Raises:
         ModelUnavailableError: files that must not or cannot be loaded.
+        ConfigError: no such device here, or no bitsandbytes.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -116,7 +126,7 @@ def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise _does_not_load(path, error) from error
     model.requires_grad_(False)
     return model.eval(), tokenizer

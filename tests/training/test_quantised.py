@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from training_samples import make_job
 
+from configs.errors import ConfigError
 from data_contracts.records import AdapterArtifact, AdapterRef
 from models.adapters import check_adapter
 from training.trainer import train
@@ -28,3 +30,13 @@ def test_an_adapter_is_trained_on_a_quantised_base(tiny_base: Path, tmp_path: Pa
     assert check_adapter(ref)["r"] == 8
     again = train({**job, "out_dir": str(tmp_path / "again")}, events.append, threading.Event())["artifact"]
     assert again["digest"] == artifact.digest
+
+
+def test_without_bitsandbytes_it_is_one_clear_error(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.loading import load_base
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as Python marks what cannot be imported
+    with pytest.raises(ConfigError, match="needs bitsandbytes") as caught:
+        load_base(tiny_base, quantization="int8")
+    assert caught.value.where == "training.quantization: int8"
+    assert "tidemill[gpu]" in str(caught.value.fix)
