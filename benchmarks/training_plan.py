@@ -1,4 +1,4 @@
-"""What the plan says and what the run then takes, over five shapes: `python benchmarks/training_plan.py`.
+"""What the plan says and what the run then takes, over six shapes: `python benchmarks/training_plan.py`.
 
 Real base, log-normal row lengths (no one's text), each shape planned and then trained. Run it alone on the machine: a
 plan cannot know what else will run. Last line JSON: `plan_time_error` and `plan_memory_error` are the largest relative
@@ -37,6 +37,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "training": {"epochs": 1.0, "rank": 32, "rows_per_step": 4, "gradient_checkpointing": True},
     },
     "nf4": {"rows": 30, "replay": 15, "median": 45, "training": {"epochs": 1.0, "quantization": "nf4"}},
+    "signals": {
+        "rows": 20,
+        "pairs": 20,
+        "thumbs": 20,
+        "replay": 12,
+        "median": 45,
+        "training": {"epochs": 1.0, "objectives": {"kto": {"weight": 0.2}}},
+    },
 }
 WORDS = ("parcel", "order", "return", "label", "customer", "please", "you", "the", "is", "to", "when", "shipped")
 
@@ -48,18 +56,21 @@ def made_rows(shape: dict[str, Any], seed: int = 1) -> list[SnapshotRow]:
     def text(count: int) -> str:
         return " ".join(source.choice(WORDS) for _ in range(max(1, count)))
 
+    kinds: dict[str, Any] = {"rows": "correction", "pairs": "preference", "thumbs": "thumb", "replay": "replay"}
     rows = []
-    for number in range(shape["rows"] + shape["replay"]):
+    for kind in [source for key, source in kinds.items() for _ in range(shape.get(key, 0))]:
         length = max(6, min(480, round(source.lognormvariate(math.log(shape["median"]), 0.6))))
-        replay = number >= shape["rows"]
+        number = len(rows)
         rows.append(
             SnapshotRow(
                 digest=f"{number:064x}",
                 split="train",
-                source="replay" if replay else "correction",
+                source=kind,
                 messages=(Message(role="user", content=text(length - length // 3 - 8)),),
                 completion=text(length // 3),
-                row_id="" if replay else f"row-{number}",
+                row_id="" if kind == "replay" else f"row-{number}",
+                rejected=text(length // 3) + " not" if kind == "preference" else None,
+                label=(1 if number % 2 else -1) if kind == "thumb" else None,
             )
         )
     return rows

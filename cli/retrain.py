@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from data_contracts.records import Cause, SnapshotRow, utc_now
+from data_contracts.records import Cause, FeedbackKind, LabelledRow, SnapshotRow, utc_now
 from flows import triggers
 from flows.context import Context
 from flows.observer import PrintObserver
 from store import requests
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from data_contracts.curation.incidents import IncidentTeaching
 
 
 def ask_for_retrain(context: Context, *, here: bool) -> dict[str, Any]:
@@ -37,48 +44,76 @@ def ask_for_retrain(context: Context, *, here: bool) -> dict[str, Any]:
 def plan_retrain(context: Context) -> dict[str, Any]:
     """Rows, rejects by reason, replay, time and memory of a retrain now; nothing is written.
 
-    The contract and the curation run for real on the rows of the store, the training is planned with the trainer's own
-    tokeniser and timed for a few steps on the base; replay answers are taken to be as long as they may be.
+    The contract and the curation run for real on the rows of the store (on thumbs too, where they have a weight), the
+    training is planned with the trainer's own tokeniser and timed for a few steps on the base; replay answers are taken
+    to be as long as they may be.
 
     Raises:
         TrainingError: the training would not fit into memory; says what would.
     """
-    from data_contracts.contract_kinds import judge_incidents, judge_kinds, together
-    from data_contracts.curation import held_prompts, incident_teaching
+    from data_contracts.contract_kinds import judge_kinds, judge_rated, together
+    from data_contracts.curation import held_prompts
     from flows.curating import curated as curated_rows
-    from flows.suites import evaluation_prompts, open_incidents, with_system
+    from flows.curating import teaching_thumbs
+    from flows.suites import evaluation_prompts, with_system
     from store import feedback, quarantine
 
     with context.store.read() as conn:
-        rows = feedback.labelled(conn, context.model)
+        rows, thumbs = feedback.labelled(conn, context.model), _thumbs(context, conn)
         statuses = quarantine.statuses(conn, context.model)
     released = {row_id for row_id, status in statuses.items() if status == "released"}
     contracts = {kind: context.resource(path) for kind, path in context.config.ingest.by_kind().items()}
-    report = together(judge_kinds(rows, contracts, released=frozenset(released)), rows)
+    kinds = judge_kinds(rows, contracts, released=frozenset(released))
+    if thumbs:
+        kinds.append(judge_rated(thumbs, contracts["thumb"], released=frozenset(released)))
+    report = together(kinds, [*rows, *thumbs])
     accepted = set(report.accepted)
     kept = [r for r in rows if r.id in accepted and statuses.get(r.id) != "dropped"]
     protected = evaluation_prompts(context)
     with context.store.read() as conn:
         curated = curated_rows(context, conn, kept, released, protected, utc_now())
-    known = open_incidents(context.store, context.model)
-    learnable = set(judge_incidents(known, contracts["incident"], released=frozenset(released)).report.accepted)
-    found = [one for one in known if one.id in learnable and statuses.get(one.id) != "dropped"]
+    rated, waiting, _ = teaching_thumbs(context, thumbs, accepted, statuses, protected, beside=kept, result=curated)
     measured = [*protected, *held_prompts(kept, context.config.curation)]
-    taught = incident_teaching(found, measured, context.config.curation, context.redactor)
-    teaching = [*curated.train, *taught.rows]
-    left = Counter(row.reason for row in curated.left_out)
-    rejects = dict(left + Counter(report.reasons) + Counter(taught.reasons))
+    taught = _incidents(context, contracts["incident"], statuses, measured)
+    teaching = [*curated.train, *rated.train, *taught.rows]
+    left = Counter(row.reason for row in (*curated.left_out, *rated.left_out))
+    rejects = dict(left + Counter(report.reasons) + Counter(taught.reasons) + waiting)
     replay = _replay_rows(context, len(teaching))
     system = context.config.model.system_prompt
     asked = [row.model_copy(update={"messages": with_system(row.messages, system)}) for row in teaching]
     return {
         "labelled_rows": len(rows),
+        "thumbs": len(thumbs),
         "train_rows": len(teaching),
         "replay_rows": len(replay),
         "target_items": len(curated.target),
         "rejects": dict(sorted(rejects.items())),
         "estimate": _estimate(context, [*asked, *replay]),
     }
+
+
+def _incidents(
+    context: Context, contract: Path, statuses: Mapping[str, str], measured: Sequence[str]
+) -> IncidentTeaching:
+    """What the incidents teach now."""
+    from data_contracts.contract_kinds import judge_incidents
+    from data_contracts.curation import incident_teaching
+    from flows.suites import open_incidents
+
+    released = frozenset(row_id for row_id, status in statuses.items() if status == "released")
+    known = open_incidents(context.store, context.model)
+    learnable = set(judge_incidents(known, contract, released=released).report.accepted)
+    found = [one for one in known if one.id in learnable and statuses.get(one.id) != "dropped"]
+    return incident_teaching(found, measured, context.config.curation, context.redactor)
+
+
+def _thumbs(context: Context, conn: Connection) -> list[LabelledRow]:
+    """All thumbs, where the profile lets them teach."""
+    from store import feedback
+
+    if context.config.training.objectives.kto.weight <= 0:
+        return []
+    return feedback.labelled(conn, context.model, kinds=(FeedbackKind.THUMB.value,))
 
 
 def _replay_rows(context: Context, train_rows: int) -> list[SnapshotRow]:

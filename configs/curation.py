@@ -7,41 +7,32 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Part = Annotated[float, Field(ge=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-Days = Annotated[float, Field(ge=0.0)]
+from configs.section import Fraction, NonNegative, Part, Positive, Section, Size
+
 Level = Annotated[float, Field(gt=0.0, lt=0.5)]
 
 
-class Rule(BaseModel):
-    """Base of all rules: frozen, unknown keys rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class TrustRule(Rule):
+class TrustRule(Section):
     """Whose word counts when others' corrections are judged. Reviewers are always trusted."""
 
-    min_account_age_days: Days = 3.0
+    min_account_age_days: NonNegative = 3.0
     """An account counts from this age on (first request to now); 0 trusts everybody from the first request."""
     min_gold: Size = 3
     """Gold items somebody must have answered before their record on them says anything."""
-    min_gold_accuracy: Share = 0.7
+    min_gold_accuracy: Fraction = 0.7
     """Below this share of gold items right nobody is trusted."""
 
 
-class SuspectRule(Rule):
+class SuspectRule(Section):
     """Rows that were new in a round that ended badly wait for a person."""
 
     outcomes: tuple[Literal["blocked", "rolled_back"], ...] = ("blocked", "rolled_back")
     """Ends of a retrain that make its new rows suspect; an empty list switches it off."""
 
 
-class DictatedRule(Rule):
+class DictatedRule(Section):
     """Corrections that the prompt itself dictates."""
 
     enabled: bool = True
@@ -50,20 +41,20 @@ class DictatedRule(Rule):
     if it is most of what was said."""
 
 
-class BurstRule(Rule):
+class BurstRule(Section):
     """Clusters of accounts that give one answer: too many young ones, or too many of one week."""
 
     enabled: bool = True
-    young_days: Days = 7.0
+    young_days: NonNegative = 7.0
     """An account younger than this when it spoke is young."""
-    window_days: Annotated[float, Field(gt=0)] = 2.0
+    window_days: Positive = 2.0
     """Accounts that came within this time of each other are of one cohort."""
     min_accounts: Size = 5
     alpha: Level = 1e-4
     """Chance of holding any group of a round by accident."""
 
 
-class AgreementRule(Rule):
+class AgreementRule(Section):
     """Which corrections agree, and which are contradicted by the corrections of similar prompts."""
 
     enabled: bool = True
@@ -76,11 +67,11 @@ class AgreementRule(Rule):
     else (embeddings)."""
     ratio_by_words: Annotated[float, Field(gt=1)] = 1.8
     """`ratio` where prompts are compared by words: those do not say enough to silence anybody for losing."""
-    floor: Share = 0.08
+    floor: Fraction = 0.08
     """Support below this says nothing."""
-    same_answer_cosine: Share = 0.5
+    same_answer_cosine: Fraction = 0.5
     """The same answer agrees if the prompts are at least this similar (embeddings; without them anywhere)."""
-    paraphrase_cosine: Share = 0.8
+    paraphrase_cosine: Fraction = 0.8
     """Answers in other words agree if prompts and answers are this similar and numbers and names are the same."""
     mistake_rate: Part = 0.05
     """Share of people expected to be wrong about one prompt; a minority too large for that sends it to review."""
@@ -89,10 +80,10 @@ class AgreementRule(Rule):
     """Somebody with so many judged corrections, most of them outvoted, is not believed in the rest."""
 
 
-class DecontaminationRule(Rule):
+class DecontaminationRule(Section):
     """How near a training prompt may come to an evaluation prompt."""
 
-    similarity: Share = 0.7
+    similarity: Fraction = 0.7
     """Jaccard similarity of word 3-shingles, and of letter 3-grams with the same digits, from which it is the same (a
     slip of the finger in a prompt of 28 letters leaves .73)."""
     min_contained_words: Size = 6
@@ -100,18 +91,18 @@ class DecontaminationRule(Rule):
     any 13 of them do."""
 
 
-class BalanceRule(Rule):
+class BalanceRule(Section):
     """No cluster of prompts may make up most of what is taught."""
 
-    max_share: Share = 0.05
+    max_share: Fraction = 0.05
     """Of the round's rows, for each cluster; 1 switches it off."""
     min_rows: Size = 20
     """A cluster may always have this many."""
-    similarity: Share = 0.7
+    similarity: Fraction = 0.7
     """Jaccard similarity of word 3-shingles within a cluster."""
 
 
-class CurationSection(Rule):
+class CurationSection(Section):
     """What may teach (SCIENCE: rounds, and who may teach)."""
 
     holdout_share: Part = 0.2
@@ -121,9 +112,9 @@ class CurationSection(Rule):
     corroborating_principals: Size = 2
     """Independent trusted people that must agree before a correction teaches; 1 switches it off."""
     max_rows_per_principal: Size = 3
-    max_share_per_principal: Share = 0.01
+    max_share_per_principal: Fraction = 0.01
     """A principal's rows are capped at max(max_rows_per_principal, share x rows); scope `review` is exempt."""
-    near_duplicate_similarity: Share = 0.98
+    near_duplicate_similarity: Fraction = 0.98
     """Prompts at or above this Jaccard similarity of word 3-shingles are one prompt; with the same answer, one row."""
     max_target_items: Size = 200
     embeddings: bool = False

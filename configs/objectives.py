@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Above = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0.0)]
+from configs.section import Count, NonNegative, Positive, Section
+
+Weight = NonNegative
 """Of one objective in the loss of a step, where every row counts alike; 0 leaves the objective out."""
 
 
-class Objective(BaseModel):
-    """Base of these sections: frozen, unknown keys rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class SftObjective(Objective):
+class SftObjective(Section):
     """Likelihood of the answer: corrections and incidents (and preferences, where `dpo.weight` is 0)."""
 
     weight: Weight = 1.0
 
 
-class DpoObjective(Objective):
+class DpoObjective(Section):
     """Preferences: the chosen answer more likely than the rejected one, against the reference."""
 
     weight: Weight = 0.25
-    beta: Above = 0.1
+    beta: Positive = 0.1
     """How near the reference the model is held; larger is nearer."""
     sft: Weight = 1.0
     """Of the chosen answer's likelihood beside it: DPO alone lowers that too where the two answers are near each
@@ -37,17 +31,17 @@ class DpoObjective(Objective):
     """Share of preferences that are expected to be the wrong way round; about .1 where they are noisy."""
 
 
-class KtoObjective(Objective):
+class KtoObjective(Section):
     """Thumbs: an answer alone, more or less likely than the reference has it. With weight 0 thumbs are not read."""
 
     weight: Weight = 0.0
-    beta: Above = 0.1
+    beta: Positive = 0.1
     min_labels: Count = 1000
     min_people: Count = 100
     """Fewer thumbs, or thumbs of fewer people, teach nothing yet."""
 
 
-class ObjectivesSection(Objective):
+class ObjectivesSection(Section):
     """Which signal teaches how, and how much."""
 
     sft: SftObjective = SftObjective()

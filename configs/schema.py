@@ -9,25 +9,13 @@ import fnmatch
 import itertools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.curation import CurationSection
 from configs.gate import GateSection as GateSection
 from configs.gate import SuiteRule as SuiteRule
 from configs.objectives import ObjectivesSection
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Part = Annotated[float, Field(ge=0.0, lt=1.0)]
-"""A share that leaves something over."""
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+from configs.section import Count, Fraction, Part, Positive, Section, Size
 
 
 class ModelSection(Section):
@@ -107,7 +95,7 @@ class SourceSection(Section):
     """MLflow: the tracking server's address."""
     experiment: str | None = None
     """MLflow: the experiment's name."""
-    assessments: dict[str, Literal["thumb", "rating", "correction", "comment"]] = {}
+    assessments: dict[str, Literal["thumb", "rating", "correction", "comment"]] = Field(default={})
     """MLflow: names of assessments beside the usual ones, and what they are."""
     lookback_days: Positive = 30.0
     """MLflow: every pull looks at the traces of this many days."""
@@ -233,6 +221,9 @@ class EarlyStopping(Section):
     """Smallest gain that counts, nats per token."""
 
 
+LongRows = Literal["turns", "truncate", "drop", "fail"]
+
+
 class TrainingSection(Section):
     """LoRA fine-tuning."""
 
@@ -254,8 +245,15 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     max_row_tokens: Size = 512
+    long_rows: LongRows = "turns"
+    """A longer row loses its oldest turns (`turns`), and the beginning of its last message too (`truncate`); what is
+    still too long is dropped. `drop` leaves every longer row out; `fail` trains nothing while there is one. All are
+    counted; a system message, and an answer that is taught, are never cut."""
     seed: int = 17
     checkpoint_steps: Size = 10
+    """Optimiser steps between checkpoints."""
+    checkpoint_minutes: Positive = 10.0
+    """A checkpoint is written earlier if the last one is older than this."""
     early_stopping: EarlyStopping | None = None
     """Off by default: all epochs are run."""
     gradient_checkpointing: bool = False
@@ -331,14 +329,16 @@ class RolloutSection(Section):
     promote_ratio: Positive = 1.3
     """r0 of the promotion test: a canary at least this many times worse than the champion is what it must exclude."""
     decision_metric: str = "thumbs_down"
-    guardrails: dict[str, Fraction] = {
-        "thumbs_down": 0.10,
-        "error": 0.01,
-        "refusal": 0.05,
-        "safety_block": 0.01,
-        "truncated": 0.05,
-        "slow": 0.10,
-    }
+    guardrails: dict[str, Fraction] = Field(
+        default={
+            "thumbs_down": 0.10,
+            "error": 0.01,
+            "refusal": 0.05,
+            "safety_block": 0.01,
+            "truncated": 0.05,
+            "slow": 0.10,
+        }
+    )
     """Bad event -> SLO: the share of the canary's matured requests that must be proved below it before promotion."""
     min_stage_requests: Size = 50
     """Matured canary requests in a stage before the next one."""

@@ -279,6 +279,9 @@ class AdapterArtifact(Record):
     seconds: float
     metrics: dict[str, float] = {}
     loss_curve: tuple[float, ...] = ()
+    """Of each step."""
+    held_out_curve: tuple[tuple[int, float], ...] = ()
+    """(step, loss of the rows that did not train); empty without early stopping."""
 
 
 class AdapterRef(Record):

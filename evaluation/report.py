@@ -179,15 +179,28 @@ def _flips(report: EvalReport, items: Mapping[str, Sequence[EvalItem]]) -> list[
     return groups
 
 
-def _curve(losses: Sequence[float]) -> dict[str, Any] | None:
-    if len(losses) < 2 or not all(math.isfinite(x) for x in losses):
+def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    every = max(1, len(points) // 400)
+    return [point for i, point in enumerate(points) if i % every == 0 or i == len(points) - 1]
+
+
+def _curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]]) -> dict[str, Any] | None:
+    """Polylines of both curves in a square of 100, on one scale; None where there is nothing to draw."""
+    values = [*losses, *(loss for _, loss in held_out)]
+    if len(losses) < 2 or not all(math.isfinite(x) for x in values):
         return None
-    low, high = min(0.0, min(losses)), max(losses) or 1.0
-    every = max(1, len(losses) // 400)
-    kept = [(i, x) for i, x in enumerate(losses) if i % every == 0 or i == len(losses) - 1]
-    points = " ".join(f"{i / (len(losses) - 1) * 100:.2f},{(high - x) / (high - low) * 96 + 2:.2f}" for i, x in kept)
+    low, high = min(0.0, *values), max(values) or 1.0
+
+    def line(points: Sequence[tuple[int, float]]) -> str:
+        return " ".join(
+            f"{(step - 1) / (len(losses) - 1) * 100:.2f},{(high - x) / (high - low) * 96 + 2:.2f}"
+            for step, x in _thinned(points)
+        )
+
     return {
-        "points": points,
+        "points": line(list(enumerate(losses, start=1))),
+        "held_out": line(held_out),
+        "best": f"{min(loss for _, loss in held_out):.2f}" if held_out else "",
         "low": f"{low:.1f}",
         "high": f"{high:.1f}",
         "first": f"{losses[0]:.2f}",
@@ -281,7 +294,7 @@ def render_html(
         negative_flips=flip_rows(decision),
         fragile=fragile(decision),
         artifact=artifact,
-        curve=_curve(artifact.loss_curve) if artifact else None,
+        curve=_curve(artifact.loss_curve, artifact.held_out_curve) if artifact else None,
         training=_training(artifact) if artifact else [],
         snapshot=snapshot,
         data_rows=_data_rows(snapshot),

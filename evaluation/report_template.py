@@ -211,10 +211,13 @@ likely. One-sided bounds of the paired t test; the lower one must exceed the mar
 <section>
 <h2>Training</h2>
 {% if curve %}
-<p class="soft">Loss on the completions, nats per token, by optimiser step.</p>
+<p class="soft">Loss of each optimiser step{% if curve.held_out %}; dashed, of the rows that did not train (nats per token, best {{ curve.best }}){% endif %}.</p>
 <div class="curve"><div class="y"><span>{{ curve.high }}</span><span>{{ curve.low }}</span></div>
 <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="loss from {{ curve.first }} to {{ curve.last }}">
 <polyline points="{{ curve.points }}" fill="none" stroke="var(--candidate)" stroke-width="2" vector-effect="non-scaling-stroke"/>
+{% if curve.held_out %}
+<polyline class="held-out" points="{{ curve.held_out }}" fill="none" stroke="var(--champion)" stroke-width="2" stroke-dasharray="5 3" vector-effect="non-scaling-stroke"/>
+{% endif %}
 </svg><div class="x"><span>step 1</span><span>{{ curve.steps }}</span></div></div>
 {% endif %}
 <dl class="facts">{% for name, text in training %}<dt>{{ name }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
@@ -9,13 +10,16 @@ from sqlalchemy import Connection
 
 from configs.objectives import KtoObjective
 from data_contracts.curation import CurationResult, Embed, Person, curate, curate_thumbs
-from data_contracts.records import FeedbackKind, LabelledRow
+from data_contracts.records import FeedbackKind, LabelledRow, utc_now
 from data_contracts.review.stats import gold_agreement
 from flows.context import Context
 from store import people as people_table
 from store import requests, steps
 from store import snapshots as snapshot_table
 from store.feedback import TEACHING_KINDS
+
+TOO_FEW = "thumb.too_few"
+"""Reason of thumbs that only wait for more of them."""
 
 
 def people(
@@ -128,3 +132,39 @@ def too_few(taught: CurationResult, thumbs: Sequence[LabelledRow], rule: KtoObje
         f"{len(taught.train)} thumbs of {people_heard} people; "
         f"they teach from {rule.min_labels} of {rule.min_people} on"
     )
+
+
+def teaching_thumbs(
+    context: Context,
+    thumbs: Sequence[LabelledRow],
+    accepted: Set[str],
+    statuses: Mapping[str, str],
+    eval_prompts: Sequence[str],
+    *,
+    beside: Sequence[LabelledRow],
+    result: CurationResult,
+) -> tuple[CurationResult, Counter[str], str]:
+    """What thumbs teach in a round.
+
+    Args:
+        context: the installation.
+        thumbs: pulled.
+        accepted: ids that met their contract; `statuses` of rows in quarantine.
+        eval_prompts: prompts that measure.
+        beside: the round's other rows, and `result` what curation made of them.
+
+    Returns:
+        (rows, reasons of those that wait for more without a place in quarantine, why they wait or "").
+    """
+    kept = [row for row in thumbs if row.id in accepted and statuses.get(row.id) != "dropped"]
+    if not kept:
+        return CurationResult([], [], []), Counter(), ""
+    released = {row_id for row_id, status in statuses.items() if status == "released"}
+    with context.store.read() as conn:
+        now = utc_now()
+        found = curated_thumbs(context, conn, kept, released, eval_prompts, now, beside=beside, result=result)
+    waiting = too_few(found, kept, context.config.training.objectives.kto)
+    if not waiting:
+        return found, Counter(), ""
+    reasons = Counter({TOO_FEW: len(found.train)} if found.train else {})
+    return CurationResult([], [], found.left_out), reasons, waiting

@@ -34,6 +34,15 @@ def pick_device(device: str = "auto") -> str:
 
 
 def _quantization(kind: str) -> Any:
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "a quantised base needs bitsandbytes, which is not installed",
+            where=f"training.quantization: {kind}",
+            expected="the extra `gpu`, on a CPU too",
+            fix="pip install 'tidemill[gpu]', or set training.quantization: none",
+        )
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -47,10 +56,44 @@ def _quantization(kind: str) -> Any:
     return BitsAndBytesConfig(load_in_8bit=True)
 
 
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a base model; it pads on the left.
+
+    Raises:
+        ModelUnavailableError: files that must not or cannot be loaded, or no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    check_model_files(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise _does_not_load(path, error) from error
+    if tokenizer.chat_template is None:
+        raise ModelUnavailableError(
+            "the tokenizer has no chat template",
+            where=path,
+            expected="an instruction-tuned model with chat_template.jinja or tokenizer_config.json: chat_template",
+        )
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _does_not_load(path: Path, error: Exception) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        "the base model does not load",
+        where=path,
+        found=f"{type(error).__name__}: {error}",
+        fix="check that the folder is complete and that transformers knows the architecture",
+    )
+
+
 def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -> tuple[Any, Any]:
     """Load a base model and its tokenizer, ready for inference.
 
-    fp32 on a CPU (without AMX bf16 gains nothing there), bf16 on a GPU that has it. The tokenizer pads on the left.
+    fp32 on a CPU (without AMX bf16 gains nothing there), bf16 on a GPU that has it.
 
     Args:
         path: a folder of safetensors, see `models.cache.resolve`.
@@ -62,12 +105,13 @@ def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -
 
     Raises:
         ModelUnavailableError: files that must not or cannot be loaded.
+        ConfigError: no such device here, or no bitsandbytes.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     quiet()
-    check_model_files(path)
+    tokenizer = load_tokenizer(path)
     where = pick_device(device)
     bf16 = where == "cuda" and torch.cuda.is_bf16_supported()
     options: dict[str, Any] = {"quantization_config": _quantization(quantization)} if quantization != "none" else {}
@@ -82,23 +126,8 @@ def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -
             trust_remote_code=False,
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelUnavailableError(
-            "the base model does not load",
-            where=path,
-            found=f"{type(error).__name__}: {error}",
-            fix="check that the folder is complete and that transformers knows the architecture",
-        ) from error
-    if tokenizer.chat_template is None:
-        raise ModelUnavailableError(
-            "the tokenizer has no chat template",
-            where=path,
-            expected="an instruction-tuned model with chat_template.jinja or tokenizer_config.json: chat_template",
-        )
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        raise _does_not_load(path, error) from error
     model.requires_grad_(False)
     return model.eval(), tokenizer
 

@@ -11,18 +11,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from configs.schema import TrainingSection
 from models.jobs import Emit, Event, JobStopped, run_job, serve_job
 from models.packing import TokenRow
+from training.data import Example, Pair, Rated
 from training.memory import peak_mb
 
 SEED = 0
-Length = tuple[int, int, bool]
-"""Tokens of the prompt, tokens of the completion, replay or not."""
+Length = tuple[str, int, int, int]
+"""What it teaches by (`row`, `replay`, `pair`, `up`, `down`), tokens of the prompt, of the completion, and of the other
+answer: the rejected one, or the one of KTO's point of reference."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,31 @@ class Calibration:
     peak_mb: float
 
 
-def lengths(rows: Sequence[TokenRow]) -> list[Length]:
-    """Rows without their tokens."""
-    return [(len(row.prompt), len(row.completion), row.replay) for row in rows]
+def lengths(examples: Sequence[Example]) -> list[Length]:
+    """Examples without their tokens."""
+    return [_length(one) for one in examples]
+
+
+def _length(one: Example) -> Length:
+    if isinstance(one, Pair):
+        return "pair", len(one.chosen.prompt), len(one.chosen.completion), len(one.rejected.completion)
+    if isinstance(one, Rated):
+        side = "up" if one.label > 0 else "down"
+        return side, len(one.row.prompt), len(one.row.completion), len(one.other.completion)
+    return "replay" if one.replay else "row", len(one.prompt), len(one.completion), 0
 
 
 def one_pass(config: TrainingSection) -> TrainingSection:
     """The section with which each row given to a calibration is seen once."""
     small = {"epochs": 1.0, "learning_rate": 1e-6, "checkpoint_steps": 1_000_000, "early_stopping": None}
+    small |= {"checkpoint_minutes": 1e6}
     return TrainingSection.model_validate({**config.model_dump(), **small})
 
 
 def calibrate(
     base_path: Path,
-    heaviest: Sequence[TokenRow],
-    sample: Sequence[TokenRow],
+    heaviest: Sequence[Example],
+    sample: Sequence[Example],
     config: TrainingSection,
     *,
     threads: int = 0,
@@ -98,13 +110,23 @@ def calibrate(
     )
 
 
-def _rows(kept: Sequence[Sequence[Any]], vocabulary: int) -> list[TokenRow]:
+def _examples(kept: Sequence[Length], vocabulary: int) -> list[Example]:
+    """Examples of these lengths; what the reference gives to their answers changes no time and is put at 0."""
     source = random.Random(SEED)
 
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(source.randrange(vocabulary) for _ in range(count))
 
-    return [TokenRow(tokens(prompt), tokens(completion), replay=bool(replay)) for prompt, completion, replay in kept]
+    found: list[Example] = []
+    for kind, prompt, completion, other in kept:
+        row = TokenRow(tokens(prompt), tokens(completion), replay=kind == "replay")
+        if kind == "pair":
+            found.append(Pair(row, replace(row, completion=tokens(other)), (0.0, 0.0)))
+        elif kind in ("up", "down"):
+            found.append(Rated(row, replace(row, completion=tokens(other)), 1 if kind == "up" else -1, (0.0, 0.0)))
+        else:
+            found.append(row)
+    return found
 
 
 class _Clock:
@@ -151,7 +173,7 @@ def _calibrate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         try:
             train_lora(
                 model,
-                _rows(job[name], vocabulary),
+                _examples(job[name], vocabulary),
                 config,
                 seed=SEED,
                 work_dir=Path(job["work_dir"]) / name,

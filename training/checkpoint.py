@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.schema import TrainingSection
 from training.faults import check_weights, writing
 
 FILE, BEST = "checkpoint.safetensors", "best.safetensors"
@@ -31,6 +33,27 @@ class Progress:
     tokens: int
     seconds: float
     held_out: list[float] = field(default_factory=list)
+
+
+class Interval:
+    """Says when a checkpoint is due: at every `checkpoint_steps` steps, and `checkpoint_minutes` after the last one.
+
+    Args:
+        config: the training section.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, config: TrainingSection, clock: Callable[[], float]) -> None:
+        self._steps, self._seconds, self._clock = config.checkpoint_steps, 60 * config.checkpoint_minutes, clock
+        self._last = clock()
+
+    def due(self, step: int) -> bool:
+        """True after `step` steps if one must be written now."""
+        return step % self._steps == 0 or self._clock() - self._last >= self._seconds
+
+    def written(self) -> None:
+        """Count from now."""
+        self._last = self._clock()
 
 
 def save(folder: Path, fingerprint: str, progress: Progress, parameters: list[Any], optimizer: Any) -> None:

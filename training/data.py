@@ -1,4 +1,4 @@
-"""Snapshot rows to tokens: the chat template, supervision on the completion only, and what happens to long rows."""
+"""Snapshot rows to tokens: the chat template, and supervision on the completion only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.objectives import ObjectivesSection
-from data_contracts.records import Message, SnapshotRow
+from configs.schema import LongRows
+from data_contracts.records import SnapshotRow
 from models.packing import TokenRow
-from models.prompts import completion_ids, prompt_ids
+from models.prompts import completion_ids
+from training.long_rows import prompt_within, refuse_long
 
 UNKNOWN = (math.nan, math.nan)
 
@@ -56,8 +58,8 @@ class TokenisedRows:
 
     Attributes:
         rows: in the order of the snapshot.
-        shortened: row digests whose oldest turns were left out.
-        skipped: row digests that do not fit even with their last message alone.
+        shortened: row digests whose prompt lost its beginning.
+        skipped: row digests that are too long and were left out.
         digests: of `rows`.
         unpaired: digests of preferences whose rejected answer does not fit; the chosen one teaches as a correction.
         unused: digests of rows whose objective has no weight, or of a single thumb.
@@ -75,33 +77,9 @@ class TokenisedRows:
         """All tokens of one epoch."""
         return sum(len(row) for row in self.rows)
 
-    @property
-    def as_rows(self) -> tuple[TokenRow, ...]:
-        """Each as one row of its length, for weighing a run before it is started."""
-        return tuple(_as_row(one) for one in self.rows)
-
     def count(self, kind: type[Example]) -> int:
         """Rows of one kind."""
         return sum(isinstance(row, kind) for row in self.rows)
-
-
-def _as_row(one: Example) -> TokenRow:
-    if isinstance(one, Pair):
-        return TokenRow(one.chosen.prompt + one.rejected.prompt, one.chosen.completion + one.rejected.completion)
-    return one.row if isinstance(one, Rated) else one
-
-
-def _fit(tokenizer: Any, messages: Sequence[Message], room: int) -> tuple[list[int] | None, bool]:
-    """Prompt ids within `room` tokens, leaving out the oldest turns but never a system message or the last message."""
-    kept = list(messages)
-    while True:
-        ids = prompt_ids(tokenizer, kept)
-        if len(ids) <= room:
-            return ids, len(kept) < len(messages)
-        oldest = next((i for i, m in enumerate(kept[:-1]) if m.role != "system"), None)
-        if oldest is None:
-            return None, False
-        del kept[oldest]
 
 
 def tokenise(
@@ -109,17 +87,21 @@ def tokenise(
     tokenizer: Any,
     max_row_tokens: int,
     objectives: ObjectivesSection | None = None,
+    long_rows: LongRows = "turns",
 ) -> TokenisedRows:
     """Tokenise rows for completion-only training.
 
-    A completion is never cut: a model taught half an answer learns to stop half way. A prompt loses its oldest turns;
-    a row that is still too long is skipped and reported.
+    A completion is never cut: a model taught half an answer learns to stop half way.
 
     Args:
         rows: training rows.
         tokenizer: with a chat template.
         max_row_tokens: most tokens of prompt and completion together.
         objectives: which signals teach; None is the default profile's.
+        long_rows: what happens to a longer row, see `training.long_rows`.
+
+    Raises:
+        TrainingError: a row is too long and the policy is `fail`.
     """
     weights = objectives or ObjectivesSection()
     kept: list[Example] = []
@@ -137,10 +119,11 @@ def tokenise(
             continue
         completion = completion_ids(tokenizer, row.completion)
         rejected = completion_ids(tokenizer, row.rejected or "") if paired else []
-        prompt, cut = _fit(tokenizer, row.messages, max_row_tokens - max(len(completion), len(rejected)))
+        room = max_row_tokens - max(len(completion), len(rejected))
+        prompt, cut = prompt_within(tokenizer, row.messages, room, long_rows)
         if prompt is None and paired and weights.sft.weight > 0:
             paired = False
-            prompt, cut = _fit(tokenizer, row.messages, max_row_tokens - len(completion))
+            prompt, cut = prompt_within(tokenizer, row.messages, max_row_tokens - len(completion), long_rows)
             if prompt is not None:
                 unpaired.append(row.digest)
         if prompt is None:
@@ -155,6 +138,8 @@ def tokenise(
             kept.append(Rated(plain, plain, row.label))
         else:
             kept.append(Pair(plain, replace(plain, completion=tuple(rejected))) if paired else plain)
+    if long_rows == "fail":
+        refuse_long([*shortened, *skipped, *unpaired], max_row_tokens)
     if len(rated) == 1:
         # There is no other answer to see how far the model has moved from the reference.
         unused.append(rated[0][1])

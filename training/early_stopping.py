@@ -117,6 +117,18 @@ class Watch:
                 parameter.copy_(saved[str(index)])
 
 
+def looks(losses: Sequence[float], config: TrainingSection) -> list[tuple[int, float]]:
+    """(step, loss) of every look of a run."""
+    every = config.early_stopping.every_steps if config.early_stopping is not None else 0
+    return [((number + 1) * every, loss) for number, loss in enumerate(losses)]
+
+
+def watched(done: Progress, config: TrainingSection) -> dict[str, float]:
+    """{"held_out": loss} after a step with a look, else nothing."""
+    looked = config.early_stopping is not None and done.held_out and done.step % config.early_stopping.every_steps == 0
+    return {"held_out": round(done.held_out[-1], 5)} if looked else {}
+
+
 def watch_for(rows: Sequence[Example], config: TrainingSection, *, seed: int, work_dir: Path) -> Watch | None:
     """What watches a run, or None where early stopping is off."""
     if config.early_stopping is None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.packing import TokenRow
-from training.memory import BaseShape, memory
+from training.data import Example, Pair, Rated
+from training.early_stopping import held_out_rows
+from training.memory import BaseShape, available_mb, base_shape, memory, used_mb
 from training.packing import schedule
 
 
-def steps_of(rows: Sequence[TokenRow], config: TrainingSection) -> list[list[TokenRow]]:
+def steps_of(rows: Sequence[Example], config: TrainingSection) -> list[list[Example]]:
     """The rows of every optimiser step of a run."""
     if not rows:
         return []
@@ -20,13 +24,21 @@ def steps_of(rows: Sequence[TokenRow], config: TrainingSection) -> list[list[Tok
     return [[rows[i] for i in step] for step in steps]
 
 
-def _capped(row: TokenRow, most: int) -> TokenRow:
-    """A row as a smaller `max_row_tokens` would leave it, near enough: its prompt shortened at the front."""
+def _capped(one: Example, most: int) -> Example:
+    """An example as a smaller `max_row_tokens` would leave it, near enough: its prompts shortened at the front."""
+    if isinstance(one, Pair):
+        return replace(one, chosen=_capped_row(one.chosen, most), rejected=_capped_row(one.rejected, most))
+    if isinstance(one, Rated):
+        return replace(one, row=_capped_row(one.row, most), other=_capped_row(one.other, most))
+    return _capped_row(one, most)
+
+
+def _capped_row(row: TokenRow, most: int) -> TokenRow:
     room = max(1, most - len(row.completion))
-    return row if len(row) <= most else TokenRow(row.prompt[-room:], row.completion, row.replay)
+    return row if len(row) <= most else replace(row, prompt=row.prompt[-room:])
 
 
-def _needed_mb(rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str) -> float:
+def _needed_mb(rows: Sequence[Example], shape: BaseShape, config: TrainingSection, device: str) -> float:
     capped = [_capped(row, config.max_row_tokens) for row in rows]
     return memory(steps_of(capped, config), shape, config, device)[0].needed
 
@@ -49,7 +61,7 @@ def _changes(config: TrainingSection) -> list[tuple[str, dict[str, Any]]]:
 
 
 def ways_out(
-    rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str, limit_mb: float
+    rows: Sequence[Example], shape: BaseShape, config: TrainingSection, device: str, limit_mb: float
 ) -> list[str]:
     """Settings under which the run would fit, by the formula, the least change first, each with its memory."""
     found = []
@@ -60,8 +72,32 @@ def ways_out(
     return found
 
 
+def trained(rows: Sequence[Example], config: TrainingSection) -> list[Example]:
+    """The rows of a run that are not held out for early stopping."""
+    apart = set(held_out_rows(rows, config, seed=config.seed)) if rows else set()
+    return [row for index, row in enumerate(rows) if index not in apart]
+
+
+def check_fits(rows: Sequence[Example], base_path: Path, config: TrainingSection) -> None:
+    """Refuse a run that cannot fit, by the formula alone: no weight is read.
+
+    Args:
+        rows: tokenised.
+        base_path: folder of the base model.
+        config: the training section.
+
+    Raises:
+        TrainingError: as `refuse`.
+    """
+    from models.loading import pick_device
+
+    device, shape, training = pick_device(config.device), base_shape(base_path), trained(rows, config)
+    needed = memory(steps_of(training, config), shape, config, device)[0].needed
+    refuse(training, needed, shape, config, device, available_mb(device) + used_mb(device))
+
+
 def refuse(
-    rows: Sequence[TokenRow], needed_mb: float, shape: BaseShape, config: TrainingSection, device: str, limit_mb: float
+    rows: Sequence[Example], needed_mb: float, shape: BaseShape, config: TrainingSection, device: str, limit_mb: float
 ) -> None:
     """Raise if a run needs more memory than there is.
 

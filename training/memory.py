@@ -8,15 +8,15 @@ weights and LoRA on all linear layers), and the copies of the logits at the peak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.schema import TrainingSection
-from models.packing import TokenRow
-from training.packing import PACK_TOKENS, split_step
+from training.data import Example
+from training.passes import Pass, step_passes
 
 MB = 1_000_000
 RUNTIME_MB = {"cpu": 525.0, "cuda": 0.0}
@@ -25,7 +25,7 @@ HEAP = {"cpu": 2.0, "cuda": 1.1}
 """Memory the allocator holds for each byte alive at the peak: sequences of other lengths leave gaps. Measured (CPU)."""
 QUANTISED_BYTES = {"nf4": 0.52, "int8": 1.01}
 """A weight of a quantised linear layer and its scales (NF4: 4 bits, an 8-bit scale for 64 weights; int8: a row's)."""
-LOGIT_COPIES, KL_COPIES = 3, 5
+LOGIT_COPIES = {"learn": 3, "remind": 5, "look": 2}
 """Tensors of the logits' size that live at once: log-probabilities and two gradients; under KL also the base's."""
 
 
@@ -118,68 +118,55 @@ def base_shape(path: Path) -> BaseShape:
     )
 
 
-def _reminds(row: TokenRow, config: TrainingSection) -> bool:
-    """True for a replay row that trains by KL(base || adapter), with logits at every position."""
-    return row.replay and config.replay_kl > 0
+def pass_flop(one: Pass, shape: BaseShape, config: TrainingSection) -> float:
+    """FLOP of one packed sequence."""
+    forward = 2.0 * shape.linear_parameters + 4.0 * one.tokens * shape.hidden * shape.layers
+    adapter, head = 2.0 * shape.trainable(config.rank), 2.0 * shape.vocabulary * shape.hidden
+    if one.kind == "look":
+        return one.tokens * (forward + adapter) + one.logits * head
+    again, base = float(config.gradient_checkpointing), float(one.kind == "remind")
+    passes, adapter_passes, head_passes = 2.0 + base + again, 3.0 + again, 2.0 + base
+    return one.tokens * (passes * forward + adapter_passes * adapter) + one.logits * head_passes * head
 
 
-def packs_of(rows: Sequence[TokenRow], config: TrainingSection, device: str) -> list[tuple[list[TokenRow], bool]]:
-    """The packed sequences of one optimiser step, as `training.sft` makes them, each with whether it is under KL."""
-    limit = PACK_TOKENS.get(device, PACK_TOKENS["cuda"])
-    taught = [row for row in rows if not _reminds(row, config)]
-    kept = [row for row in rows if _reminds(row, config)]
-    lessons = [(group, False) for group in split_step(taught, limit)]
-    return [*lessons, *((group, True) for group in split_step(kept, limit))]
+def passes_flop(passes: Iterable[Pass], shape: BaseShape, config: TrainingSection) -> float:
+    """FLOP of several."""
+    return sum(pass_flop(one, shape, config) for one in passes)
 
 
-def pack_flop(rows: Sequence[TokenRow], *, reminds: bool, shape: BaseShape, config: TrainingSection) -> float:
-    """FLOP of the forward and backward pass of one packed sequence."""
-    tokens = sum(len(row) for row in rows)
-    supervised = tokens if reminds else sum(len(row.completion) for row in rows)
-    forward = 2.0 * shape.linear_parameters + 4.0 * tokens * shape.hidden * shape.layers
-    adapter = 2.0 * shape.trainable(config.rank)
-    passes = 2.0 + (1.0 if reminds else 0.0) + (1.0 if config.gradient_checkpointing else 0.0)
-    adapter_passes = 3.0 + (1.0 if config.gradient_checkpointing else 0.0)
-    head = 2.0 * shape.vocabulary * shape.hidden * (3.0 if reminds else 2.0)
-    return tokens * (passes * forward + adapter_passes * adapter) + supervised * head
-
-
-def step_flop(rows: Sequence[TokenRow], shape: BaseShape, config: TrainingSection, device: str) -> float:
+def step_flop(examples: Sequence[Example], shape: BaseShape, config: TrainingSection, device: str) -> float:
     """FLOP of one optimiser step."""
-    return sum(
-        pack_flop(group, reminds=reminds, shape=shape, config=config)
-        for group, reminds in packs_of(rows, config, device)
-    )
+    return passes_flop(step_passes(examples, config, device), shape, config)
 
 
-def pack_bytes(
-    rows: Sequence[TokenRow], *, reminds: bool, shape: BaseShape, config: TrainingSection, device: str
-) -> tuple[float, float]:
+def pass_bytes(one: Pass, shape: BaseShape, config: TrainingSection, device: str) -> tuple[float, float]:
     """(activations, logits) of one packed sequence at its peak, in bytes.
 
     Of a layer autograd keeps, for each token: the residual stream twice, two normed copies of it, queries, keys, values
     (repeated for all heads) and the attention's output and its contiguous copy (9 hidden), the gate, its activation,
     the up projection and their product (4 intermediate), and the low-rank inputs of every LoRA layer (rank each).
     Every layer keeps the mask of a pack of several rows. With gradient checkpointing: the layer's input, and one
-    layer's tensors while it is computed again.
+    layer's tensors while it is computed again. Forward only: one layer's tensors.
     """
-    tokens = sum(len(row) for row in rows)
-    supervised = tokens if reminds else sum(len(row.completion) for row in rows)
     width = 4 if device == "cpu" else 2
     per_layer = (9.0 * shape.hidden + 4.0 * shape.intermediate) * width
     per_layer += 4.0 * config.rank * len(shape.linear) / max(1, shape.layers)
     if device != "cpu":  # peft casts the 16-bit input of each adapted layer to fp32
         per_layer += 4.0 * sum(a for a, _ in shape.linear) / max(1, shape.layers)
-    whole = per_layer * shape.layers
-    kept = shape.hidden * width * shape.layers + per_layer if config.gradient_checkpointing else whole
-    masks = 4.0 * tokens * tokens * shape.layers if device == "cpu" and len(rows) > 1 else 0.0
-    logits = supervised * shape.vocabulary * 4.0 * (KL_COPIES if reminds else LOGIT_COPIES)
+    kept = per_layer * shape.layers
+    if one.kind == "look":
+        kept = per_layer
+    elif config.gradient_checkpointing:
+        kept = shape.hidden * width * shape.layers + per_layer
+    layers = 1 if one.kind == "look" else shape.layers
+    masks = 4.0 * one.tokens * one.tokens * layers if device == "cpu" and len(one.rows) > 1 else 0.0
+    logits = one.logits * shape.vocabulary * 4.0 * LOGIT_COPIES[one.kind]
     heap = HEAP.get(device, HEAP["cuda"])
-    return heap * (tokens * kept + masks), heap * logits
+    return heap * (one.tokens * kept + masks), heap * logits
 
 
 def memory(
-    steps: Sequence[Sequence[TokenRow]], shape: BaseShape, config: TrainingSection, device: str
+    steps: Sequence[Sequence[Example]], shape: BaseShape, config: TrainingSection, device: str
 ) -> tuple[Memory, int]:
     """Peak memory of a run, and the index of the step that holds the largest packed sequence."""
     full = 4.0 if device == "cpu" else 2.0
@@ -191,8 +178,8 @@ def memory(
         weights = shape.linear_parameters * QUANTISED_BYTES[config.quantization] + other * 4.0 + unpacked
     largest, at = (0.0, 0.0), 0
     for index, rows in enumerate(steps):
-        for group, reminds in packs_of(rows, config, device):
-            found = pack_bytes(group, reminds=reminds, shape=shape, config=config, device=device)
+        for one in step_passes(rows, config, device):
+            found = pass_bytes(one, shape, config, device)
             if sum(found) > sum(largest):
                 largest, at = found, index
     parts = Memory(
@@ -224,6 +211,17 @@ def _high_water() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def used_mb(device: str) -> float:
+    """Memory this process has now: resident on a CPU, reserved by torch's allocator on a GPU."""
+    if device == "cpu":
+        import psutil
+
+        return float(psutil.Process().memory_info().rss) / MB
+    import torch
+
+    return float(torch.cuda.memory_reserved()) / MB
 
 
 def available_mb(device: str) -> float:

@@ -17,10 +17,11 @@ from data_contracts.records import SnapshotRow
 from models.jobs import Emit
 from models.packing import TokenRow
 from training.calibrate import SEED, Calibration, calibrate, one_pass
-from training.data import TokenisedRows
+from training.data import Example, Pair, Rated, TokenisedRows
 from training.early_stopping import held_out_rows
-from training.fit import refuse, steps_of
-from training.memory import BaseShape, Memory, available_mb, base_shape, memory, step_flop
+from training.fit import refuse, steps_of, trained
+from training.memory import BaseShape, Memory, available_mb, base_shape, memory, passes_flop, step_flop
+from training.passes import look_passes, reference_passes, supervised
 
 SAMPLE_STEPS = 6
 """Steps of the sample; four of them count: the first warms up, the last saves a checkpoint."""
@@ -34,8 +35,13 @@ class Plan:
     """A run's size and cost. Memory in MB (10^6 bytes), time in seconds."""
 
     rows: int
+    pairs: int
+    """Of these, preferences that train as such."""
+    thumbs: int
     rows_shortened: int
     rows_skipped: int
+    rows_unused: int
+    """Rows whose objective has no weight."""
     tokens_per_epoch: int
     tokens: int
     supervised_tokens_per_epoch: int
@@ -63,7 +69,7 @@ class Plan:
         return {**asdict(self), "minutes": self.minutes}
 
 
-def sample_of(steps: Sequence[Sequence[TokenRow]], count: int = SAMPLE_STEPS) -> list[TokenRow]:
+def sample_of(steps: Sequence[Sequence[Example]], count: int = SAMPLE_STEPS) -> list[Example]:
     """The rows of `count` steps spread evenly over a run (of all steps of a shorter one)."""
     count = min(count, len(steps))
     picked = [i * len(steps) // count for i in range(count)]
@@ -71,7 +77,7 @@ def sample_of(steps: Sequence[Sequence[TokenRow]], count: int = SAMPLE_STEPS) ->
 
 
 def _timed_flop(
-    sample: Sequence[TokenRow], heaviest: Sequence[TokenRow], found: Calibration, shape: BaseShape,
+    sample: Sequence[Example], heaviest: Sequence[Example], found: Calibration, shape: BaseShape,
     config: TrainingSection, device: str,
 ) -> float:  # fmt: skip
     """FLOP of the steps a calibration timed, which has shuffled its rows like any run."""
@@ -110,18 +116,19 @@ def plan(
     device = pick_device(config.device)
     shape = base_shape(base_path)
     limit = available_mb(device) if limit_mb is None else limit_mb
-    apart = set(held_out_rows(tokenised.rows, config, seed=config.seed)) if tokenised.rows else set()
-    planned = tokenised.as_rows
-    rows = [row for index, row in enumerate(planned) if index not in apart]
+    rows = trained(tokenised.rows, config)
     steps = steps_of(rows, config)
     parts, heaviest_at = memory(steps, shape, config, device)
     if steps:
         refuse(rows, parts.needed, shape, config, device, limit)
     found: Calibration | None = None
     total = sum(step_flop(step, shape, config, device) for step in steps)
-    if config.early_stopping is not None:  # a look is a forward pass, about half of a step's work
+    total += passes_flop(reference_passes(tokenised.rows, device), shape, config)
+    if config.early_stopping is not None:
+        apart = held_out_rows(tokenised.rows, config, seed=config.seed) if steps else []
+        held = [row for i in apart if isinstance(row := tokenised.rows[i], TokenRow)]
         looks = len(steps) // config.early_stopping.every_steps
-        total += looks * step_flop([planned[i] for i in apart], shape, config, device) / 2
+        total += looks * passes_flop(look_passes(held, device), shape, config)
     training_s = total / ASSUMED_FLOP_PER_S.get(device, ASSUMED_FLOP_PER_S["cuda"])
     if calibrated and steps:
         heaviest, sample = steps[heaviest_at], sample_of(steps)
@@ -133,17 +140,20 @@ def plan(
 
 
 def _plan_of(
-    tokenised: TokenisedRows, steps: Sequence[Sequence[TokenRow]], shape: BaseShape, config: TrainingSection,
+    tokenised: TokenisedRows, steps: Sequence[Sequence[Example]], shape: BaseShape, config: TrainingSection,
     device: str, parts: Memory, found: Calibration | None, training_s: float, limit_mb: float,
 ) -> Plan:  # fmt: skip
     seen = sum(len(row) for step in steps for row in step)
     return Plan(
         rows=len(tokenised.rows),
+        pairs=tokenised.count(Pair),
+        thumbs=tokenised.count(Rated),
         rows_shortened=len(tokenised.shortened),
         rows_skipped=len(tokenised.skipped),
+        rows_unused=len(tokenised.unused),
         tokens_per_epoch=tokenised.tokens,
         tokens=seen,
-        supervised_tokens_per_epoch=sum(len(row.completion) for row in tokenised.as_rows),
+        supervised_tokens_per_epoch=sum(supervised(row) for row in tokenised.rows),
         steps=len(steps),
         base_parameters=shape.parameters,
         trainable_parameters=shape.trainable(config.rank),
@@ -160,12 +170,13 @@ def _plan_of(
 
 
 def plan_rows(rows: Sequence[SnapshotRow], base_path: Path, config: TrainingSection, **options: Any) -> Plan:
-    """`plan` of rows of a snapshot; `options` as there."""
-    from transformers import AutoTokenizer
+    """`plan` of rows of a snapshot; `options` and errors as there.
 
-    from models.files import check_model_files
+    Raises:
+        ModelUnavailableError: the base's tokenizer has no chat template.
+    """
+    from models.loading import load_tokenizer
     from training.data import tokenise
 
-    check_model_files(base_path)
-    tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True, trust_remote_code=False)
-    return plan(tokenise(rows, tokenizer, config.max_row_tokens, config.objectives), base_path, config, **options)
+    tokenised = tokenise(rows, load_tokenizer(base_path), config.max_row_tokens, config.objectives, config.long_rows)
+    return plan(tokenised, base_path, config, **options)

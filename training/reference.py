@@ -17,6 +17,7 @@ from data_contracts.records import AdapterRef
 from models.jobs import JobStopped
 from models.packing import TokenRow, bins, pack, token_nll
 from training.data import Example, Pair, Rated
+from training.faults import writing
 from training.objectives import pack_tokens, row_log_probabilities
 
 FILE = "reference.safetensors"
@@ -47,6 +48,7 @@ def with_reference(
 
     Raises:
         AdapterRejectedError: the champion's files are not what they should be, or do not fit.
+        TrainingError: the disk is full.
         JobStopped: as asked.
     """
     asked = [two for one in examples for two in _both(one)]
@@ -116,10 +118,11 @@ def _save(path: Path, fingerprint: str, values: Sequence[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {"log_probabilities": torch.tensor(values, dtype=torch.float64)}
-    save_file(tensors, temporary, metadata={"fingerprint": fingerprint})
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    with writing(path, temporary):
+        save_file(tensors, temporary, metadata={"fingerprint": fingerprint})
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
 
 
 def _load(path: Path, fingerprint: str, count: int) -> list[float] | None:

@@ -19,7 +19,7 @@ from models.jobs import JobStopped
 from training import checkpoint
 from training.checkpoint import Progress
 from training.data import Example
-from training.early_stopping import held_out_rows, watch_for
+from training.early_stopping import held_out_rows, watch_for, watched
 from training.faults import naming_batch
 from training.objectives import Sides, backward, sides_of
 from training.packing import schedule
@@ -89,6 +89,7 @@ def train_lora(
     on_step: OnStep,
     names: Sequence[str] = (),
     stopped: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Train the LoRA weights of `model` in place, resuming from `work_dir` if it holds this run's checkpoint.
 
@@ -99,9 +100,11 @@ def train_lora(
         seed: decides the order of rows and dropout.
         work_dir: where the checkpoint is kept.
         fingerprint: digest of everything that decides the outcome; another one starts anew.
-        on_step: called after each step with step, steps, loss, tok_s (tokens per second) and eta_s.
+        on_step: called after each step with step, steps, loss, lr, tok_s (tokens per second), eta_s, and held_out (a
+            loss) after a look at rows held out.
         names: what an error calls each row: its digest, never a text.
-        stopped: asked after each step; True saves a checkpoint and raises JobStopped.
+        stopped: asked after each step, before anything of it is written; True saves a checkpoint and raises JobStopped.
+        clock: seconds that never go back; when checkpoints are written, and the speed, go by it.
 
     Raises:
         TrainingError: no rows; a loss, gradient or weight that is not finite (names the step's rows); no memory or no
@@ -123,7 +126,8 @@ def train_lora(
     done = checkpoint.load(work_dir, fingerprint, parameters, optimizer) or Progress(0, [], 0, 0.0)
     resumed_at, tokens_before, seconds_before = done.step, done.tokens, done.seconds
     model.train()
-    begun = time.monotonic()
+    interval = checkpoint.Interval(config, clock)
+    begun = clock()
     ended = watch is not None and watch.is_over(done)
     for step in range(len(steps) if ended else done.step, len(steps)):
         picked = [rows[i] for i in steps[step]]
@@ -135,13 +139,15 @@ def train_lora(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         done.step, done.tokens = step + 1, done.tokens + sum(len(row) for row in picked)
-        elapsed = max(1e-9, time.monotonic() - begun)
+        elapsed = max(1e-9, clock() - begun)
         done.seconds = seconds_before + elapsed
+        asked = stopped()  # before anything is written
         ended = watch is not None and watch.look(model, parameters, done)
         last = ended or done.step == len(steps)
-        must_stop = stopped() and not last
-        if must_stop or last or done.step % config.checkpoint_steps == 0:
+        must_stop = asked and not last
+        if must_stop or last or interval.due(done.step):
             checkpoint.save(work_dir, fingerprint, done, parameters, optimizer)
+            interval.written()
         if must_stop:
             raise JobStopped
         on_step(
@@ -149,8 +155,10 @@ def train_lora(
                 "step": done.step,
                 "steps": len(steps),
                 "loss": round(done.losses[-1], 5),
+                "lr": learning_rate(step, len(steps), config),
                 "tok_s": round((done.tokens - tokens_before) / elapsed, 1),
                 "eta_s": round(elapsed / (done.step - resumed_at) * (len(steps) - done.step), 1),
+                **watched(done, config),
             }
         )
         if last:

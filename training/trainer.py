@@ -1,6 +1,7 @@
 """The trainer's process: `python -m training.trainer --job JOB.json`.
 
-JSON lines on stdout: {"event": "progress", step, steps, loss, tok_s, eta_s} and {"event": "stage", "text"}; at last
+JSON lines on stdout: {"event": "progress", step, steps, loss, lr, tok_s, eta_s, and now and then system and held_out}
+(`training.sft`, `training.vitals`) and {"event": "stage", "text"}; at last
 {"event": "done", "artifact"} or {"event": "error", ...}. SIGTERM, or the end of the parent, saves a checkpoint and
 exits with 143; running the same job again goes on from there.
 """
@@ -8,6 +9,7 @@ exits with 143; running the same job again goes on from there.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from data_contracts.records import AdapterArtifact, AdapterRef, DatasetSnapshot
 from models.files import chat_template_digest, model_digest, tokenizer_digest
 from models.jobs import Emit, Event, JobStopped, serve_job
 from models.licences import base_licence
-from training import checkpoint, reference
+from training import checkpoint, fence, reference
 from training.card import training_card
 from training.data import Example, Pair, Rated, TokenisedRows
+from training.early_stopping import looks
 from training.sft import TrainResult
 
 
@@ -39,6 +42,8 @@ class Job:
     init_seed: int
     code_commit: str
     threads: int
+    token: int = 0
+    """The claim's fencing token (`training.fence`); decides nothing of the outcome."""
     reference: AdapterRef | None = None
     """What preferences and thumbs are measured against; None is the base."""
 
@@ -102,6 +107,7 @@ def _artifact(
             "peak_memory_mb": round(peak_mb(model.device.type), 1),
         },
         "loss_curve": list(result.losses),
+        "held_out_curve": looks(result.held_out, job.config),
     }
     tokens = {
         "tokenizer_digest": tokenizer_digest(job.base_path),
@@ -132,7 +138,12 @@ def _artifact(
 
 
 def _compared(
-    job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, emit: Emit, stop: threading.Event
+    job: Job,
+    snapshot: DatasetSnapshot,
+    model: Any,
+    tokenised: TokenisedRows,
+    emit: Emit,
+    stopped: Callable[[], bool],
 ) -> list[Example]:
     """The rows, with what the reference gives to the answers of preferences and thumbs."""
     rated = tokenised.count(Pair) + tokenised.count(Rated)
@@ -146,8 +157,30 @@ def _compared(
         base_digest=job.base_digest,
         work_dir=job.work_dir,
         fingerprint=job.fingerprint(snapshot),
-        stopped=stop.is_set,
+        stopped=stopped,
     )
+
+
+def _tokenised(job: Job) -> TokenisedRows:
+    """The rows that train; refuses a run without any, and one that cannot fit, before weights are loaded."""
+    from data_contracts.snapshots import read_rows
+    from models.loading import load_tokenizer
+    from training.data import tokenise
+    from training.fit import check_fits
+
+    rows = read_rows(job.snapshot_path, split="train")
+    most = job.config.max_row_tokens
+    found = tokenise(rows, load_tokenizer(job.base_path), most, job.config.objectives, job.config.long_rows)
+    if not found.rows:
+        raise TrainingError(
+            "no row of this snapshot can be trained on",
+            where=job.snapshot_path,
+            expected=f"rows of at most {most} tokens in the split `train`",
+            found=f"{len(rows)} rows, {len(found.skipped)} too long, {len(found.unused)} without an objective",
+            fix="raise training.max_row_tokens or a weight of training.objectives, or wait for more feedback",
+        )
+    check_fits(found.rows, job.base_path, job.config.model_copy(update={"seed": job.init_seed}))
+    return found
 
 
 def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
@@ -175,36 +208,33 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
 
     Raises:
         SnapshotError: the snapshot is not whole.
-        TrainingError: the base is not the one the job and the snapshot name; nothing to train on; training diverged; no
-            memory or disk left.
+        TrainingError: the base is not the one the job and the snapshot name; nothing to train on; it cannot fit;
+            training diverged; no memory or disk left.
+        StaleTokenError: a newer claim trains in this job's folder.
         JobStopped: `stop` was set; the checkpoint is saved.
     """
-    from data_contracts.snapshots import read_manifest, read_rows
+    from data_contracts.snapshots import read_manifest
     from models.loading import load_base, set_threads
-    from training.data import tokenise
     from training.lora import add_lora
     from training.sft import train_lora
+    from training.vitals import Vitals
 
     job = Job.of(data)
     snapshot = read_manifest(job.snapshot_path)
-    rows = read_rows(job.snapshot_path, split="train")
     _check_base(job, snapshot)
     set_threads(job.threads)
+    tokenised = _tokenised(job)
     emit({"event": "stage", "text": "loading the base model"})
-    model, tokenizer = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
-    tokenised = tokenise(rows, tokenizer, job.config.max_row_tokens, job.config.objectives)
-    if not tokenised.rows:
-        raise TrainingError(
-            "no row of this snapshot can be trained on",
-            where=job.snapshot_path,
-            expected=f"rows of at most {job.config.max_row_tokens} tokens in the split `train`",
-            found=f"{len(rows)} rows, {len(tokenised.skipped)} too long, {len(tokenised.unused)} without an objective",
-            fix="raise training.max_row_tokens or a weight of training.objectives, or wait for more feedback",
-        )
-    if stop.is_set():
+    model, _ = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
+
+    def stopped() -> bool:
+        fence.check(job.work_dir, job.token)
+        return stop.is_set()
+
+    if stopped():
         raise JobStopped
-    model = add_lora(model, job.config, seed=job.init_seed)
-    examples = _compared(job, snapshot, model, tokenised, emit, stop)
+    model, vitals = add_lora(model, job.config, seed=job.init_seed), Vitals(model.device.type)
+    examples = _compared(job, snapshot, model, tokenised, emit, stopped)
     emit({"event": "stage", "text": f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch"})
     result = train_lora(
         model,
@@ -213,10 +243,11 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         seed=job.init_seed,
         work_dir=job.work_dir,
         fingerprint=job.fingerprint(snapshot),
-        on_step=lambda event: emit({"event": "progress", **event}),
+        on_step=lambda event: emit({"event": "progress", **event, "system": vitals.read()}),
         names=tokenised.digests,
-        stopped=stop.is_set,
+        stopped=stopped,
     )
+    fence.check(job.work_dir, job.token)
     artifact = _artifact(job, snapshot, model, tokenised, result)
     checkpoint.remove(job.work_dir)
     reference.remove(job.work_dir)

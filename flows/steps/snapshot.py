@@ -24,16 +24,13 @@ from data_contracts.records import (
 )
 from flows import review_feed
 from flows.context import Context
-from flows.curating import curated, curated_thumbs, too_few
+from flows.curating import curated, teaching_thumbs
 from flows.files import read_records
 from flows.ledger import Output
 from flows.run import Run
 from flows.suites import evaluation_prompts, refuse_trained_references, with_system
 from store import erasure, quarantine, requests
 from store import snapshots as snapshot_table
-
-TOO_FEW = "thumb.too_few"
-"""Reason of thumbs that only wait for more of them."""
 
 
 def replay_prompts(context: Context, count: int) -> list[tuple[Message, ...]]:
@@ -145,18 +142,12 @@ def _thumbs(
     result: CurationResult,
 ) -> tuple[CurationResult, Counter[str]]:
     """The thumbs that teach, and reasons of those that wait for more without a place in quarantine."""
-    context = run.context
-    thumbs = [row for row in run.thumbs if row.id in accepted and statuses.get(row.id) != "dropped"]
-    if not thumbs:
-        return CurationResult([], [], []), Counter()
-    released = {row_id for row_id, status in statuses.items() if status == "released"}
-    with context.store.read() as conn:
-        found = curated_thumbs(context, conn, thumbs, released, protected, utc_now(), beside=rows, result=result)
-    waiting = too_few(found, thumbs, context.config.training.objectives.kto)
-    if not waiting:
-        return found, Counter()
-    run.observer.log(f"Thumbs do not teach yet: {waiting}.")
-    return CurationResult([], [], found.left_out), Counter({TOO_FEW: len(found.train)} if found.train else {})
+    found, reasons, waiting = teaching_thumbs(
+        run.context, run.thumbs, accepted, statuses, protected, beside=rows, result=result
+    )
+    if waiting:
+        run.observer.log(f"Thumbs do not teach yet: {waiting}.")
+    return found, reasons
 
 
 def snapshot(run: Run) -> Output:

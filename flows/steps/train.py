@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import RegistryError, SnapshotError
@@ -45,7 +46,15 @@ def training_job(run: Run) -> dict[str, Any]:
         "init_seed": context.config.training.seed,
         "code_commit": code_commit(),
         "threads": context.config.model.threads,
+        "token": run.ledger.request.token,
     }
+
+
+def live_metrics(event: Mapping[str, Any]) -> dict[str, float]:
+    """A progress event as the tracker shows it; MLflow has a page of its own for what begins with `system/`."""
+    names = {"loss": "train_loss", "lr": "learning_rate", "tok_s": "tokens_per_s", "held_out": "held_out_loss"}
+    system = {f"system/trainer_{name}": float(value) for name, value in event.get("system", {}).items()}
+    return {name: float(event[key]) for key, name in names.items() if key in event} | system
 
 
 class TrainingEvents:
@@ -58,8 +67,8 @@ class TrainingEvents:
     def __call__(self, event: dict[str, Any]) -> None:
         self.run.ledger.check()
         if event.get("event") != "progress":
-            if "message" in event and event.get("event") != "error":
-                self.run.observer.log(str(event["message"]))
+            if event.get("event") == "stage":
+                self.run.observer.log(f"Trainer: {event['text']}.")
             return
         step, steps = int(event["step"]), int(event["steps"])
         note = f"loss {event['loss']:.3f}, {event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
@@ -70,8 +79,7 @@ class TrainingEvents:
         if self.run.tracking is None or self.tracking_failed:
             return
         try:
-            metrics = {"train_loss": float(event["loss"]), "tokens_per_s": float(event.get("tok_s", 0.0))}
-            self.run.tracking.log_metrics(metrics, step)
+            self.run.tracking.log_metrics(live_metrics(event), step)
         except RegistryError as error:
             self.tracking_failed = True
             self.run.observer.log(f"Live metrics stop here, training goes on: {error}")
@@ -96,4 +104,5 @@ def train(run: Run) -> Output:
     run.observer.log(
         f"Adapter {artifact.digest[:12]}: {artifact.steps} steps, {artifact.tokens} tokens in {artifact.seconds:.0f} s."
     )
+    del job["token"]  # another claim of the same work
     return {"artifact": artifact.model_dump(mode="json"), "job_digest": digest(job)}

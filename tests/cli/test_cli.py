@@ -16,7 +16,7 @@ from configs.paths import StateDir
 from data_contracts.records import Cause, utc_now
 from flows import triggers
 from flows.context import open_context
-from tests.flows.flow_samples import add_corrections, tiny_config
+from tests.flows.flow_samples import add_corrections, add_thumbs, tiny_config
 
 TIDEMILL = [sys.executable, "-m", "cli.main"]
 
@@ -135,20 +135,24 @@ def test_up_with_a_missing_base_model_fails_with_its_name_and_leaves_nothing_run
 
 
 def test_dry_run_says_rows_and_rejects_and_changes_nothing(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path / "state")
+    few = {"objectives": {"kto": {"weight": 0.2, "min_labels": 3, "min_people": 3}}}
+    config = tiny_config(tmp_path / "state", training=few)
     context = open_context(config)
     add_corrections(context.store, context.model)
+    add_thumbs(context.store, context.model, [f"lamp-customer-{n}" for n in range(6)])
     context.store.close()
     path = tmp_path / "mine.yaml"
     path.write_text(config_text(config), encoding="utf-8")
     done = tidemill("retrain", "--dry-run", "--json", "--profile", str(path))
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
-    assert plan["labelled_rows"] == 48
-    assert plan["train_rows"] + plan["target_items"] + sum(plan["rejects"].values()) == 48
+    assert (plan["labelled_rows"], plan["thumbs"]) == (48, 6)
+    assert plan["train_rows"] + plan["target_items"] + sum(plan["rejects"].values()) == 54
+    assert plan["estimate"]["thumbs"] >= 2
+    assert plan["estimate"]["calibrated_steps"] > 0
     # Questions that differ from a held-out person's by a number only are not taught.
     assert plan["train_rows"] >= 12
-    assert set(plan["rejects"]) <= {"contaminated"}
+    assert set(plan["rejects"]) <= {"contaminated", "held_out"}
     assert tidemill("status", "--json", "--profile", str(path)).stdout.count('"request": null') == 1
 
 

@@ -126,6 +126,19 @@ def test_the_page_is_self_contained_and_small() -> None:
     assert "default-src 'none'" in html
 
 
+def test_the_loss_of_rows_held_out_is_drawn_beside_that_of_the_steps() -> None:
+    assert "held-out" not in page("pass"), "early stopping was off"
+    found, items = example("pass")
+    stopped = ARTIFACT.model_copy(update={"held_out_curve": ((20, 2.0), (40, 1.25), (60, 1.5))})
+    decision = decide(found, POLICY, "superiority", now=NOW)
+    html = render_html(found, decision, artifact=stopped, snapshot=SNAPSHOT, title="x", items=items)
+    (line,) = re.findall(r'class="held-out" points="([^"]+)"', html)
+    points = [tuple(map(float, point.split(","))) for point in line.split()]
+    assert [round(x, 2) for x, _ in points] == [32.2, 66.1, 100.0]
+    assert points[1][1] > points[2][1] > points[0][1], "lower losses are further down"
+    assert "best 1.25" in html
+
+
 @pytest.mark.parametrize(("kind", "word"), [("pass", "Pass"), ("block", "Blocked"), ("inconclusive", "Inconclusive")])
 def test_the_verdict_comes_first(kind: str, word: str) -> None:
     html = page(kind)

@@ -68,3 +68,26 @@ def add_corrections(store: Store, model: str, *, per_topic: int = 16, offset: in
         interactions.insert(conn, served)
         feedback.insert(conn, [(model, item) for item in said])
     return [item.id for item in said]
+
+
+def add_thumbs(store: Store, model: str, names: list[str], **changes: Any) -> list[str]:
+    """A thumb of each on an answer of their own; every third is down."""
+    now, served, said = utc_now() - timedelta(minutes=5), [], []
+    for n, name in enumerate(names):
+        request_id = new_request_id(KEY, model)
+        served.append(
+            Interaction(
+                id=request_id, created_at=now, model=model, principal=name, conversation=request_id,
+                messages=(Message(role="user", content=f"what about lamp {n} of the winter list"),),
+                answer=f"Lamp {n} is in stock.",
+            )
+        )  # fmt: skip
+        data = {
+            "id": new_id(), "interaction_id": request_id, "kind": FeedbackKind.THUMB, "created_at": now,
+            "principal": name, "thumb": -1 if n % 3 == 2 else 1, "salt": f"{n:032d}",
+        }  # fmt: skip
+        said.append(Feedback(**{**data, **changes}))
+    with store.write() as conn:
+        interactions.insert(conn, served)
+        feedback.insert(conn, [(model, one) for one in said])
+    return [one.id for one in said]

@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 
-from data_contracts.ids import new_id, new_request_id
 from data_contracts.records import (
     AdapterRef,
     Arm,
     Cause,
-    Feedback,
     FeedbackKind,
-    Interaction,
-    Message,
     SnapshotRow,
     utc_now,
 )
@@ -31,33 +27,10 @@ from flows.steps.ingest import ingest
 from flows.steps.snapshot import snapshot
 from flows.steps.train import pin_reference, training_job
 from flows.steps.validate import validate_rows
-from store import erasure, feedback, interactions, pointer, quarantine, requests
-from tests.flows.flow_samples import KEY, add_corrections, tiny_config
+from store import erasure, pointer, quarantine, requests
+from tests.flows.flow_samples import add_corrections, add_thumbs, tiny_config
 
 FEW = {"kto": {"weight": 0.2, "min_labels": 3, "min_people": 3}}
-
-
-def add_thumbs(context: Context, names: list[str], **changes: Any) -> list[str]:
-    """A thumb of each on an answer of their own; every third is down."""
-    now, served, said = utc_now() - timedelta(minutes=5), [], []
-    for n, name in enumerate(names):
-        request_id = new_request_id(KEY, context.model)
-        served.append(
-            Interaction(
-                id=request_id, created_at=now, model=context.model, principal=name, conversation=request_id,
-                messages=(Message(role="user", content=f"what about lamp {n} of the winter list"),),
-                answer=f"Lamp {n} is in stock.",
-            )
-        )  # fmt: skip
-        data = {
-            "id": new_id(), "interaction_id": request_id, "kind": FeedbackKind.THUMB, "created_at": now,
-            "principal": name, "thumb": -1 if n % 3 == 2 else 1, "salt": f"{n:032d}",
-        }  # fmt: skip
-        said.append(Feedback(**{**data, **changes}))
-    with context.store.write() as conn:
-        interactions.insert(conn, served)
-        feedback.insert(conn, [(context.model, one) for one in said])
-    return [one.id for one in said]
 
 
 def opened(tmp_path: Path, objectives: dict[str, Any]) -> Context:
@@ -97,8 +70,8 @@ def thumbs_of(run: Run) -> list[SnapshotRow]:
 
 
 def test_thumbs_come_into_the_snapshot_as_labels(context: Context) -> None:
-    ids = add_thumbs(context, [f"lamp-customer-{n}" for n in range(6)])
-    bad = add_thumbs(context, ["anonymous"])
+    ids = add_thumbs(context.store, context.model, [f"lamp-customer-{n}" for n in range(6)])
+    bad = add_thumbs(context.store, context.model, ["anonymous"])
     run = up_to_snapshot(context)
     labels = {row.row_id: row.label for row in thumbs_of(run)}
     assert labels == {ident: -1 if n % 3 == 2 else 1 for n, ident in enumerate(ids)}
@@ -112,7 +85,7 @@ def test_thumbs_come_into_the_snapshot_as_labels(context: Context) -> None:
 
 
 def test_few_thumbs_wait_without_a_place_in_quarantine(context: Context) -> None:
-    ids = add_thumbs(context, ["lamp-customer-0", "lamp-customer-1"])
+    ids = add_thumbs(context.store, context.model, ["lamp-customer-0", "lamp-customer-1"])
     run = up_to_snapshot(context)
     assert thumbs_of(run) == []
     assert run.snapshot.reasons["thumb.too_few"] == 2
@@ -123,7 +96,7 @@ def test_few_thumbs_wait_without_a_place_in_quarantine(context: Context) -> None
 def test_without_a_weight_thumbs_are_not_read(tmp_path: Path) -> None:
     context = opened(tmp_path, {})
     add_corrections(context.store, context.model, per_topic=2)
-    add_thumbs(context, [f"lamp-customer-{n}" for n in range(6)])
+    add_thumbs(context.store, context.model, [f"lamp-customer-{n}" for n in range(6)])
     run = up_to_snapshot(context)
     assert thumbs_of(run) == []
     assert not {"thumbs", "thumbs_path"} & run.outputs["ingest"].keys()
@@ -134,8 +107,8 @@ def test_without_a_weight_thumbs_are_not_read(tmp_path: Path) -> None:
 
 def test_a_preference_comes_into_the_snapshot_with_its_rejected_answer(context: Context) -> None:
     (chosen,) = add_thumbs(
-        context, ["lamp-customer-0"], kind=FeedbackKind.PREFERENCE, thumb=None, text="Lamp 0 comes on Monday.",
-        rejected="No idea about lamps.",
+        context.store, context.model, ["lamp-customer-0"],
+        kind=FeedbackKind.PREFERENCE, thumb=None, text="Lamp 0 comes on Monday.", rejected="No idea about lamps.",
     )  # fmt: skip
     rows = {row.row_id: row for row in read_rows(up_to_snapshot(context).snapshot.path)}
     assert (rows[chosen].source, rows[chosen].rejected) == ("preference", "No idea about lamps.")

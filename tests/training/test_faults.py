@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_samples import make_job, snapshot_rows
 
-from configs.errors import TrainingError
+from configs.errors import ModelUnavailableError, TrainingError
+from configs.schema import TrainingSection
 from data_contracts.records import AdapterArtifact
 from data_contracts.snapshots import read_rows
 from training.checkpoint import FILE
@@ -23,6 +24,7 @@ from training.data import tokenise
 from training.faults import check_weights, naming_batch
 from training.launch import run_training
 from training.packing import schedule
+from training.plan import plan_rows
 from training.trainer import train
 
 SMALL = 4096
@@ -146,6 +148,44 @@ def test_another_base_than_the_jobs_or_the_snapshots_is_refused(tiny_base: Path,
     with pytest.raises(TrainingError, match="made for another base"):
         _train_here({**job, "snapshot_path": moved["snapshot_path"]}, tmp_path / "w2")
     assert not (tmp_path / "adapters").exists()
+
+
+def _with_config(tiny_base: Path, folder: Path, **changes: Any) -> Path:
+    shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+def test_what_cannot_fit_is_refused_before_any_weight_is_read(tiny_base: Path, tmp_path: Path):
+    """A base of some 800 TB by its configuration; reading its weights, which are not there, would be another error."""
+    huge = {"hidden_size": 2**20, "intermediate_size": 2**22, "num_hidden_layers": 8, "head_dim": 2**20}
+    base = _with_config(tiny_base, tmp_path / "huge", **huge)
+    events: list[dict[str, Any]] = []
+    job = {**make_job(base, tmp_path, init_seed=TrainingSection().seed), "work_dir": str(tmp_path / "work")}
+    with pytest.raises(TrainingError, match="does not fit into the device's memory") as caught:
+        train(job, events.append, threading.Event())
+    assert "smaller base" in str(caught.value.fix)
+    assert events == []
+    rows = read_rows(job["snapshot_path"], split="train")
+    with pytest.raises(TrainingError) as planned:
+        plan_rows(rows, base, TrainingSection.model_validate(job["config"]))
+    assert (planned.value.message, planned.value.where) == (caught.value.message, caught.value.where)
+    assert planned.value.found == caught.value.found
+
+
+def test_a_base_without_a_chat_template_is_refused_by_plan_and_training(tiny_base: Path, tmp_path: Path):
+    base = tmp_path / "plain"
+    shutil.copytree(tiny_base, base)
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    job = {**make_job(base, tmp_path), "work_dir": str(tmp_path / "work")}
+    with pytest.raises(ModelUnavailableError, match="no chat template"):
+        train(job, lambda event: None, threading.Event())
+    with pytest.raises(ModelUnavailableError, match="no chat template"):
+        plan_rows(snapshot_rows(), base, TrainingSection())
 
 
 def test_used_up_memory_is_told_as_such_and_other_errors_pass():

@@ -88,7 +88,7 @@ def test_the_sample_is_spread_over_the_run():
 
 
 def test_a_calibration_is_told_lengths_and_no_tokens():
-    assert lengths([TokenRow((5, 6, 7), (8, 9), replay=True)]) == [(3, 2, True)]
+    assert lengths([TokenRow((5, 6, 7), (8, 9), replay=True)]) == [("replay", 3, 2, 0)]
 
 
 def test_nothing_to_train_on_costs_nothing(tiny_base: Path):

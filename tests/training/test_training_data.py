@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_samples import snapshot_rows
 
+from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from data_contracts.records import Message
 from models.packing import TokenRow
@@ -56,6 +57,59 @@ def test_a_row_that_cannot_fit_is_skipped_and_named(tokenizer):
     done = tokenise([rows[0], endless], tokenizer, 64)
     assert len(done.rows) == 1
     assert done.skipped == (endless.digest,)
+
+
+def _talk(question: str):
+    turns = [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="An old question, " * 30),
+        Message(role="assistant", content="An old answer."),
+        Message(role="user", content=question),
+    ]
+    return snapshot_rows()[0].model_copy(update={"messages": tuple(turns)})
+
+
+def test_what_happens_to_a_long_row_is_a_setting(tokenizer):
+    short, talk = snapshot_rows()[1], _talk("Where is my parcel?")
+    wordy = _talk("I ordered a lamp. " * 40 + "Where is my parcel?").model_copy(update={"digest": "e" * 64})
+    rows = [short, talk, wordy]
+    assert tokenise(rows, tokenizer, 4096, long_rows="fail").shortened == ()
+    turns = tokenise(rows, tokenizer, 64, long_rows="turns")
+    assert (len(turns.rows), turns.shortened, turns.skipped) == (2, (talk.digest,), (wordy.digest,))
+    drop = tokenise(rows, tokenizer, 64, long_rows="drop")
+    assert (drop.digests, drop.shortened, drop.skipped) == ((short.digest,), (), (talk.digest, wordy.digest))
+    with pytest.raises(TrainingError, match="2 rows are longer") as caught:
+        tokenise(rows, tokenizer, 64, long_rows="fail")
+    assert wordy.digest[:12] in str(caught.value.where)
+    assert "lamp" not in str(caught.value)
+
+
+def test_truncation_keeps_the_template_whole_and_cuts_only_the_left_of_the_last_message(tokenizer):
+    wordy = _talk("I ordered a lamp. " * 40 + "Where is my parcel?")
+    done = tokenise([wordy], tokenizer, 64, long_rows="truncate")
+    assert (done.shortened, done.skipped) == ((wordy.digest,), ())
+    prompt = tokenizer.decode(done.rows[0].prompt)
+    start, end = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt.startswith(start)
+    assert prompt.endswith(f"Where is my parcel?{end}")
+    kept = prompt.removeprefix(start).removesuffix(end)
+    assert kept.split()[0] in {"I", "ordered", "a", "lamp."}, "from the start of a word"
+    assert 56 <= len(done.rows[0]) <= 64, "no more is cut than must be"
+    assert tokenizer.decode(done.rows[0].completion) == "It left the warehouse.<|im_end|>"
+    one_word = tokenise([_talk("x" * 400)], tokenizer, 64, long_rows="truncate")
+    assert len(one_word.rows[0]) <= 64
+    hopeless = _talk("Hello?").model_copy(update={"completion": "very long " * 100})
+    assert tokenise([hopeless], tokenizer, 64, long_rows="truncate").skipped == (hopeless.digest,)
+
+
+def test_a_question_and_its_answer_are_left_out_together(tokenizer):
+    """A template that wants roles to alternate refuses a conversation that begins with an answer."""
+    row = snapshot_rows()[0]
+    said = [Message(role=role, content=f"{n} words, " * 8) for n, role in enumerate(["user", "assistant"] * 3)]
+    done = tokenise([row.model_copy(update={"messages": (*said, *row.messages)})], tokenizer, 150)
+    roles = [part.split("\n")[0] for part in tokenizer.decode(done.rows[0].prompt).split("<|im_start|>")[1:]]
+    assert roles == ["user", "assistant", "user", "assistant"]
+    assert "4 words" in tokenizer.decode(done.rows[0].prompt)
 
 
 @settings(max_examples=60, deadline=None)
