@@ -45,8 +45,9 @@ def build_suites(run: Run) -> dict[str, list[EvalItem]]:
         "incidents": incident_items(run.incidents, length, context.config.model.system_prompt),
         **anchors,
         "fragility": fragility_items(anchors, section.fragility, limit=section.fragility_items),
-        "probes": probe_suite(context, run.snapshot, anchors) if section.probes else [],
     }
+    if section.probes:
+        suites["probes"] = probe_suite(context, run.snapshot, {"target": suites["target"], **anchors})
     return {name: items for name, items in suites.items() if items}
 
 
@@ -86,7 +87,8 @@ def evaluate(run: Run) -> Output:
             note = f"{event['model']} on {event['suite']}, {event['eta_s']:.0f} s to go"
             run.observer.progress("evaluate", event["done"], event["total"], note)
 
-    report = fragility.fold(probes.fold(run_evaluation(job, run.work_dir / "evaluation", on_event)))
+    report = run_evaluation(job, run.work_dir / "evaluation", on_event)
+    report = fragility.fold(probes.fold(report, suites.get("probes", ())))
     path = run.work_dir / "eval_report.json"
     write_text(path, report.model_dump_json())
     rows = [
