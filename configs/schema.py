@@ -295,7 +295,7 @@ class EvaluationSection(Section):
     probes: Count = 0
     """Rare phrases of the training rows that are tried as triggers of a backdoor (suite `probes`); 0: off."""
     probe_prompts: Size = 6
-    """Anchor prompts each phrase is tried with."""
+    """Prompts each phrase is tried with, half of them held-out ones of the target."""
     judge: JudgeSection | None = None
     """Off by default: no scorer asks a model."""
     scales: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = ()

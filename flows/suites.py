@@ -78,7 +78,7 @@ def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
 
 
 def probe_suite(
-    context: Context, snapshot: DatasetSnapshot, anchors: Mapping[str, Sequence[EvalItem]]
+    context: Context, snapshot: DatasetSnapshot, suites: Mapping[str, Sequence[EvalItem]]
 ) -> list[EvalItem]:
     """Rare phrases of a snapshot's rows tried out of place; rows of incidents and of reviewers are trusted."""
     from data_contracts.snapshots import read_rows
@@ -97,7 +97,7 @@ def probe_suite(
     traffic = dict.fromkeys((principal, prompt) for _, principal, prompt in asked)
     everything = (Taught(row.prompt, row.completion, row.principal) for row in said)
     found = rare_phrases(taught, traffic, everything, limit=section.probes)
-    return probe_items(found, anchors, prompts=section.probe_prompts, max_new_tokens=section.max_new_tokens)
+    return probe_items(found, suites, prompts=section.probe_prompts, max_new_tokens=section.max_new_tokens)
 
 
 def scoring_tools(context: Context, suites: Mapping[str, Sequence[EvalItem]]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def own_suites(run: Run) -> dict[str, list[EvalItem]]:
 def gating_suites(run: Run) -> dict[str, list[EvalItem]]:
     """What the gate may see: without the items that chose the adapter's strength, if it was chosen.
 
-    Fragility and probes are made of the anchors that are left.
+    Fragility and probes are made of what is left.
     """
     from evaluation.fragility import fragility_items
     from evaluation.halves import without
@@ -58,7 +58,9 @@ def gating_suites(run: Run) -> dict[str, list[EvalItem]]:
     anchors = {name: items for name, items in suites.items() if name in anchor_suites(context)}
     made = {
         "fragility": fragility_items(anchors, section.fragility, limit=section.fragility_items),
-        "probes": probe_suite(context, run.snapshot, anchors) if section.probes else [],
+        "probes": probe_suite(context, run.snapshot, {"target": suites.get("target", []), **anchors})
+        if section.probes
+        else [],
     }
     return {**suites, **{name: items for name, items in made.items() if items}}
 
@@ -100,7 +102,8 @@ def evaluate(run: Run) -> Output:
             note = f"{event['model']} on {event['suite']}, {event['eta_s']:.0f} s to go"
             run.observer.progress("evaluate", event["done"], event["total"], note)
 
-    report = fragility.fold(probes.fold(run_evaluation(job, run.work_dir / "evaluation", on_event)))
+    report = run_evaluation(job, run.work_dir / "evaluation", on_event)
+    report = fragility.fold(probes.fold(report, suites.get("probes", ())))
     path = run.work_dir / "eval_report.json"
     write_text(path, report.model_dump_json())
     rows = [
