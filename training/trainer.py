@@ -22,6 +22,7 @@ from models.licences import base_licence
 from training import checkpoint, reference
 from training.card import training_card
 from training.data import Example, Pair, Rated, TokenisedRows
+from training.ranks import ALONE, Ranks
 from training.sft import TrainResult
 
 
@@ -61,9 +62,13 @@ class Job:
 
     @property
     def config_digest(self) -> str:
-        """Digest of the training section, the seed and the reference where it is not the base."""
+        """Digest of the training section, the seed and the reference where it is not the base.
+
+        How many processes share the work is left out: it decides nothing about the adapter.
+        """
         against = {} if self.reference is None else {"reference": self.reference.digest}
-        return digest({"training": self.config.model_dump(mode="json"), "init_seed": self.init_seed, **against})
+        section = self.config.model_dump(mode="json", exclude={"distributed"})
+        return digest({"training": section, "init_seed": self.init_seed, **against})
 
     def fingerprint(self, snapshot: DatasetSnapshot) -> str:
         """Digest of everything that decides the outcome."""
@@ -132,8 +137,9 @@ def _artifact(
 
 
 def _compared(
-    job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, emit: Emit, stop: threading.Event
-) -> list[Example]:
+    job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, emit: Emit, stop: threading.Event,
+    ranks: Ranks,
+) -> list[Example]:  # fmt: skip
     """The rows, with what the reference gives to the answers of preferences and thumbs."""
     rated = tokenised.count(Pair) + tokenised.count(Rated)
     if rated:
@@ -147,7 +153,24 @@ def _compared(
         work_dir=job.work_dir,
         fingerprint=job.fingerprint(snapshot),
         stopped=stop.is_set,
+        ranks=ranks,
     )
+
+
+def _model(job: Job, ranks: Ranks) -> tuple[Any, Any]:
+    """The base with a fresh adapter, and its tokenizer; the base sharded where that was asked for."""
+    from models.loading import load_base
+    from training.fsdp import in_turn, shard_base
+    from training.lora import add_lora
+
+    path, device, seed = job.base_path, job.config.device, job.init_seed
+    if not ranks.lockstep:
+        model, tokenizer = load_base(path, device=device, quantization=job.config.quantization)
+        return add_lora(model, job.config, seed=seed), tokenizer
+    with in_turn(ranks):
+        model, tokenizer = load_base(path, device=device, in_host_memory=True)
+        model = shard_base(add_lora(model, job.config, seed=seed), ranks.device)
+    return model, tokenizer
 
 
 def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
@@ -167,11 +190,17 @@ def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
             )
 
 
-def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
+def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks = ALONE) -> Event:
     """Run one job: rows to a published adapter.
 
+    Args:
+        data: see `training.launch.run_training`.
+        emit: takes the events.
+        stop: set from outside to stop the run.
+        ranks: the processes that run this job together; every one of them calls this function.
+
     Returns:
-        {"artifact": AdapterArtifact as JSON}.
+        {"artifact": AdapterArtifact as JSON}; nothing on ranks that do not publish.
 
     Raises:
         SnapshotError: the snapshot is not whole.
@@ -180,18 +209,18 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         JobStopped: `stop` was set; the checkpoint is saved.
     """
     from data_contracts.snapshots import read_manifest, read_rows
-    from models.loading import load_base, set_threads
+    from models.loading import set_threads
     from training.data import tokenise
-    from training.lora import add_lora
     from training.sft import train_lora
 
     job = Job.of(data)
     snapshot = read_manifest(job.snapshot_path)
     rows = read_rows(job.snapshot_path, split="train")
-    _check_base(job, snapshot)
+    if ranks.local == 0:
+        _check_base(job, snapshot)
     set_threads(job.threads)
     emit({"event": "stage", "text": "loading the base model"})
-    model, tokenizer = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
+    model, tokenizer = _model(job, ranks)
     tokenised = tokenise(rows, tokenizer, job.config.max_row_tokens, job.config.objectives)
     if not tokenised.rows:
         raise TrainingError(
@@ -201,11 +230,12 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
             found=f"{len(rows)} rows, {len(tokenised.skipped)} too long, {len(tokenised.unused)} without an objective",
             fix="raise training.max_row_tokens or a weight of training.objectives, or wait for more feedback",
         )
-    if stop.is_set():
+    if ranks.any(stop.is_set()):
         raise JobStopped
-    model = add_lora(model, job.config, seed=job.init_seed)
-    examples = _compared(job, snapshot, model, tokenised, emit, stop)
-    emit({"event": "stage", "text": f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch"})
+    examples = _compared(job, snapshot, model, tokenised, emit, stop, ranks)
+    shared = f", {ranks.count} processes" if ranks.count > 1 else ""
+    text = f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch{shared}"
+    emit({"event": "stage", "text": text})
     result = train_lora(
         model,
         examples,
@@ -216,7 +246,10 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         on_step=lambda event: emit({"event": "progress", **event}),
         names=tokenised.digests,
         stopped=stop.is_set,
+        ranks=ranks,
     )
+    if not ranks.main:
+        return {}
     artifact = _artifact(job, snapshot, model, tokenised, result)
     checkpoint.remove(job.work_dir)
     reference.remove(job.work_dir)
