@@ -59,6 +59,6 @@ def plan_snapshot(context: Context, name: str | None, *, quick: bool, limit_mb: 
 
 def plan_rows_shown(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Two columns."""
-    flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+    flat = {key: value for key, value in facts.items() if not isinstance(value, dict) and value != ""}
     flat |= {f"memory: {part}": f"{mb} MB" for part, mb in facts["memory_parts_mb"].items()}
     return [{"what": key, "is": f"{value:,}" if isinstance(value, int) else value} for key, value in flat.items()]

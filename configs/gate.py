@@ -6,26 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.curation import Rule, Share
+from configs.section import Fraction, Section
 
 Nats = Annotated[float, Field(gt=0.0)]
 OWN_SECTIONS = ("target", "incidents")
 
 
-class SuiteRule(Rule):
+class SuiteRule(Section):
     """How one suite is judged."""
 
     kind: Literal["superiority", "non_inferiority", "list", "shown"]
     """`superiority`: better by more than `min_gain` (where the retrain's cause asks for it, else no worse).
     `non_inferiority`: no worse than `margin`. `list`: things that must hold, not a sample: at most `margin` of them may
     be lost. `shown`: reported, never decides."""
-    margin: Share = 0.02
+    margin: Fraction = 0.02
     """Non-inferiority margin, as a share of items; against the base and the best accepted version twice that."""
-    min_gain: Share = 0.0
+    min_gain: Fraction = 0.0
     """Superiority: the lower bound of the gain must exceed this."""
-    min_pass: Share = 0.0
+    min_pass: Fraction = 0.0
     """Smallest share of items the candidate itself must pass."""
-    max_discordance: Share | None = None
+    max_discordance: Fraction | None = None
     """This suite's own expected share of items that change; default the policy's."""
     nll_margin: Nats | None = None
     """By how much the reference answers' log-likelihood may fall on average, nats per token (paired t bound; twice that
@@ -36,11 +36,11 @@ class SuiteRule(Rule):
     max_nfr: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """The upper bound of the negative flip rate (share of all items that the champion had right and the candidate has
     wrong) must stay below this. None: shown, not judged."""
-    slices: dict[str, Share] = Field(default_factory=dict)
+    slices: dict[str, Fraction] = Field(default_factory=dict)
     """Slices that must each be no worse, with their margins: {slice: share of its items}. Others are shown only."""
 
 
-class GateSection(Rule):
+class GateSection(Section):
     """When a candidate may be registered and served."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -52,7 +52,7 @@ class GateSection(Rule):
     suites: dict[str, SuiteRule] = Field(default_factory=dict)
     """Rules by suite name, in the place of `anchors`. A suite named here that was not run makes the verdict
     inconclusive. Without a rule of their own `probes` is a list of which none may be lost, `fragility` is shown."""
-    max_discordance: Share = 0.25
+    max_discordance: Fraction = 0.25
     """Share of items expected to change, for the size check made before looking."""
     power: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Chance with which a candidate that changed nothing must be able to pass all non-inferiority tests; each of S

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.curation import CurationSection
+from configs.distributed import DistributedSection
 from configs.gate import GateSection as GateSection
 from configs.gate import SuiteRule as SuiteRule
 from configs.objectives import ObjectivesSection
@@ -260,6 +261,13 @@ class TrainingSection(Section):
     """Keep only each layer's input and compute the rest again: a fraction of the activations, a third more time."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    distributed: DistributedSection = DistributedSection()
+
+    @model_validator(mode="after")
+    def _what_can_be_sharded(self) -> TrainingSection:
+        if self.distributed.strategy == "fsdp" and self.quantization != "none":
+            raise ValueError("fsdp shards a base in full precision: set quantization: none, or strategy: ddp")
+        return self
 
 
 class JudgeSection(Section):

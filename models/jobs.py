@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,8 +105,8 @@ def _read_events(stream: IO[bytes], on_event: Emit) -> Event | None:
             event = json.loads(line)
         except ValueError:
             event = {"event": "log", "line": line.decode("utf-8", "replace").rstrip()}
-        if event.get("event") in ("done", "error"):
-            final = event
+        if event.get("event") in ("done", "error") and (final is None or final["event"] != "error"):
+            final = event  # of several errors the first: what processes that work together say later follows from it
         if event.get("event") != "error":
             on_event(event)
     return final
@@ -118,6 +118,7 @@ def run_job(
     work_dir: Path,
     on_event: Emit,
     env: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = ("-m",),
 ) -> Event:
     """Run `python -m MODULE --job JOB.json` to its end and give every event to `on_event` as it comes.
 
@@ -130,6 +131,7 @@ def run_job(
         work_dir: made when absent; also holds the child's log.
         on_event: called with {"event": "progress", ...} and at last {"event": "done", ...}.
         env: more environment variables of the child.
+        launcher: what stands between `python` and the module's name; another one may start it several times over.
 
     Returns:
         The final event, `{"event": "done", ...}`.
@@ -142,7 +144,7 @@ def run_job(
     job_path, log_path = work_dir / f"{module}.json", work_dir / f"{module}.log"
     write_json(job_path, job)
     # -P: a folder named `models` in the current directory must not shadow ours.
-    command = [sys.executable, "-P", "-m", module, "--job", str(job_path)]
+    command = [sys.executable, "-P", *launcher, module, "--job", str(job_path)]
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -203,19 +205,56 @@ def _watch_parent(stop: threading.Event) -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        stop.set()
-        threading.Event().wait(GRACE_S)
-        os._exit(STOPPED)
+        _leave(stop)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def serve_job(run: Callable[[dict[str, Any], Emit, threading.Event], Event]) -> int:
+def _watch_launcher(stop: threading.Event) -> None:
+    """The same when the process that started this one is gone: the pipe is held further up, and stays open then."""
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            threading.Event().wait(0.5)
+        _leave(stop)
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
+
+
+def _leave(stop: threading.Event) -> None:
+    stop.set()
+    threading.Event().wait(GRACE_S)
+    os._exit(STOPPED)
+
+
+def _as_rank(emit: Emit, rank: int, local_rank: int, stop: threading.Event) -> Emit:
+    """Rank 0 speaks; the first on another machine says when it is done there; any may report an error.
+
+    When nobody listens any more, the work is stopped and saved.
+    """
+
+    def emit_as_rank(event: Event) -> None:
+        kind = event.get("event")
+        if rank == 0 or kind == "error" or (kind == "done" and local_rank == 0):
+            try:
+                emit(event)
+            except BrokenPipeError:
+                stop.set()
+
+    return emit_as_rank
+
+
+def serve_job(
+    run: Callable[[dict[str, Any], Emit, threading.Event], Event], *, rank: int | None = None, local_rank: int = 0
+) -> int:
     """A child's main: read `--job`, run it, emit the final event.
 
     Args:
         run: called with (job, emit, stop); returns the fields of the `done` event. `stop` is set by SIGTERM and by
             the parent's end; the work then saves and raises `JobStopped`.
+        rank: of a job that several processes run together under a launcher; None alone.
+        local_rank: its number on this machine.
 
     Returns:
         The exit code: 0, 143 when stopped, otherwise the error's `exit_code`.
@@ -227,10 +266,17 @@ def serve_job(run: Callable[[dict[str, Any], Emit, threading.Event], Event]) -> 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     emit = _own_stdout()
     _watch_parent(stop)
+    if rank is not None:
+        emit = _as_rank(emit, rank, local_rank, stop)
+        _watch_launcher(stop)
     try:
         job = json.loads(path.read_text(encoding="utf-8"))
         emit({"event": "done", **run(job, emit, stop)})
     except JobStopped:
+        if rank == 0:  # the launcher has an exit code of its own, so this one would not be seen
+            fix = "run it again: it goes on from its checkpoint"
+            error = WorkerLostError("the job was stopped before it finished", where=path, fix=fix)
+            emit({"event": "error", **error.as_dict()})
         return STOPPED
     except BrokenPipeError:
         return STOPPED  # the parent is gone: nobody is left to tell

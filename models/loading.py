@@ -90,7 +90,9 @@ def _does_not_load(path: Path, error: Exception) -> ModelUnavailableError:
     )
 
 
-def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -> tuple[Any, Any]:
+def load_base(
+    path: Path, *, device: str = "auto", quantization: str = "none", in_host_memory: bool = False
+) -> tuple[Any, Any]:
     """Load a base model and its tokenizer, ready for inference.
 
     fp32 on a CPU (without AMX bf16 gains nothing there), bf16 on a GPU that has it.
@@ -99,6 +101,7 @@ def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -
         path: a folder of safetensors, see `models.cache.resolve`.
         device: auto, cpu or cuda.
         quantization: none, nf4 or int8 (the last two need bitsandbytes).
+        in_host_memory: leave the weights there, in the device's precision, for whoever shards them.
 
     Returns:
         (model in eval mode with its parameters frozen, tokenizer).
@@ -119,7 +122,7 @@ def load_base(path: Path, *, device: str = "auto", quantization: str = "none") -
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.bfloat16 if bf16 else torch.float32,
-            device_map={"": where} if quantization != "none" or where == "cuda" else None,
+            device_map=None if in_host_memory or (quantization == "none" and where == "cpu") else {"": where},
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,

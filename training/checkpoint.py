@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.schema import TrainingSection
 from training.faults import check_weights, writing
+from training.ranks import Ranks
 
 FILE, BEST = "checkpoint.safetensors", "best.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -109,6 +110,27 @@ def load(folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any) 
     except SafetensorError:
         return None  # damaged on disk (never half-written): the run starts anew
     return Progress(**facts)
+
+
+def load_together(
+    folder: Path, fingerprint: str, parameters: list[Any], optimizer: Any, ranks: Ranks
+) -> Progress | None:
+    """`load` by the first rank, which gives what it found to the others: all go on from the same state, or none.
+
+    The file says nothing of ranks: what four wrote, one may go on with.
+    """
+    import torch
+
+    done = ranks.from_main(lambda: load(folder, fingerprint, parameters, optimizer))
+    if done is None or ranks.wire is None:
+        return done
+    for parameter in parameters:
+        state = optimizer.state[parameter]
+        if not ranks.main:
+            state["step"] = torch.tensor(float(done.step), device=parameter.device)
+            state.update({name: torch.zeros_like(parameter, requires_grad=False) for name in _MOMENTS})
+        ranks.copy([parameter.detach(), *(state[name] for name in _MOMENTS)])
+    return done
 
 
 def remove(folder: Path) -> None:

@@ -19,7 +19,8 @@ from models.packing import TokenRow, pack, token_nll
 from training.checkpoint import BEST, Progress
 from training.data import Example
 from training.faults import check_weights, writing
-from training.packing import PACK_TOKENS, split_step
+from training.packing import PACK_TOKENS
+from training.ranks import ALONE, Ranks
 
 
 def held_out_rows(rows: Sequence[Example], config: TrainingSection, *, seed: int) -> list[int]:
@@ -52,17 +53,21 @@ def is_over(losses: Sequence[float], setting: EarlyStopping) -> bool:
     return min(losses[-setting.patience :]) >= min(losses[: -setting.patience]) - setting.min_gain
 
 
-def held_out_loss(model: Any, rows: Sequence[TokenRow]) -> float:
-    """Mean negative log-likelihood of the completions of `rows`, nats per supervised token, without dropout."""
+def held_out_loss(model: Any, rows: Sequence[TokenRow], ranks: Ranks = ALONE) -> float:
+    """Mean negative log-likelihood of the completions of `rows`, nats per supervised token, without dropout.
+
+    Each rank asks its share; all get the same mean, so they stop after the same look.
+    """
     import torch
 
     model.eval()
     total = 0.0
     with torch.no_grad():
-        for group in split_step(rows, PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])):
-            total += float(token_nll(model, pack(group, model.device)).sum())
+        limit = PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])
+        for group, counts in ranks.groups(ranks.deal([rows])[0], limit):
+            total += counts * float(token_nll(model, pack(group, model.device)).sum())
     model.train()
-    return total / sum(len(row.completion) for row in rows)
+    return ranks.sum([total])[0] / sum(len(row.completion) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,20 @@ class Watch:
         setting: when to look and when to stop.
         rows: the rows held out.
         work_dir: where the best weights are kept, beside the checkpoint.
+        ranks: who looks together; the first keeps the weights.
     """
 
     setting: EarlyStopping
     rows: tuple[TokenRow, ...]
     work_dir: Path
+    ranks: Ranks = ALONE
 
     def look(self, model: Any, parameters: Sequence[Any], done: Progress) -> bool:
         """After a step: evaluate if it is time, keep the weights if they are the best so far; True to stop."""
         if done.step % self.setting.every_steps:
             return False
-        done.held_out.append(held_out_loss(model, self.rows))
-        if done.held_out[-1] == min(done.held_out):
+        done.held_out.append(held_out_loss(model, self.rows, self.ranks))
+        if self.ranks.main and done.held_out[-1] == min(done.held_out):
             self._keep(parameters, done.step)
         return is_over(done.held_out, self.setting)
 
@@ -105,11 +112,11 @@ class Watch:
             os.replace(temporary, target)
 
     def restore(self, parameters: Sequence[Any], done: Progress) -> None:
-        """Put the best weights back at the end of a run; without a look so far there are none."""
+        """Put the best weights back at the end of a run, where they are published; without a look there are none."""
         import torch
         from safetensors.torch import load_file
 
-        if not done.held_out:
+        if not done.held_out or not self.ranks.main:
             return
         saved = load_file(self.work_dir / BEST)
         with torch.no_grad():
@@ -129,10 +136,12 @@ def watched(done: Progress, config: TrainingSection) -> dict[str, float]:
     return {"held_out": round(done.held_out[-1], 5)} if looked else {}
 
 
-def watch_for(rows: Sequence[Example], config: TrainingSection, *, seed: int, work_dir: Path) -> Watch | None:
+def watch_for(
+    rows: Sequence[Example], config: TrainingSection, *, seed: int, work_dir: Path, ranks: Ranks = ALONE
+) -> Watch | None:
     """What watches a run, or None where early stopping is off."""
     if config.early_stopping is None:
         return None
     held = held_out_rows(rows, config, seed=seed)
     apart = [rows[i] for i in held]
-    return Watch(config.early_stopping, tuple(row for row in apart if isinstance(row, TokenRow)), work_dir)
+    return Watch(config.early_stopping, tuple(row for row in apart if isinstance(row, TokenRow)), work_dir, ranks)

@@ -45,19 +45,24 @@ def _needed_mb(rows: Sequence[Example], shape: BaseShape, config: TrainingSectio
 
 def _changes(config: TrainingSection) -> list[tuple[str, dict[str, Any]]]:
     """Settings to try: each one alone, all together, and then with shorter rows too."""
+    distributed = config.distributed
     alone: list[tuple[str, dict[str, Any]]] = []
     if config.rows_per_step > 1:
         fewer = max(1, config.rows_per_step // 4)
         alone.append((f"rows_per_step: {fewer}", {"rows_per_step": fewer}))
     if not config.gradient_checkpointing:
         alone.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}))
-    if config.quantization != "nf4":
+    if config.quantization != "nf4" and distributed.strategy != "fsdp":
         alone.append(("quantization: nf4 (QLoRA)", {"quantization": "nf4"}))
     texts, together = [text for text, _ in alone], {key: value for _, change in alone for key, value in change.items()}
+    sharded = []
+    if distributed.together > 1 and distributed.strategy != "fsdp" and config.quantization == "none":
+        change = {"distributed": distributed.model_copy(update={"strategy": "fsdp"})}
+        sharded = [("distributed.strategy: fsdp", change)]
     shorter = max(1, config.max_row_tokens // 4)
     both = [(" and ".join(texts), together)] if len(alone) > 1 else []
     last = (" and ".join([*texts, f"max_row_tokens: {shorter}"]), {**together, "max_row_tokens": shorter})
-    return [*alone, *both, last]
+    return [*alone, *sharded, *both, last]
 
 
 def ways_out(
@@ -93,7 +98,10 @@ def check_fits(rows: Sequence[Example], base_path: Path, config: TrainingSection
 
     device, shape, training = pick_device(config.device), base_shape(base_path), trained(rows, config)
     needed = memory(steps_of(training, config), shape, config, device)[0].needed
-    refuse(training, needed, shape, config, device, available_mb(device) + used_mb(device))
+    shared = (
+        config.distributed.processes if device == "cpu" else 1
+    )  # processes without a GPU share the machine's memory
+    refuse(training, needed, shape, config, device, available_mb(device) / shared + used_mb(device))
 
 
 def refuse(

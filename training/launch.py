@@ -1,14 +1,53 @@
-"""Starting the trainer from a flow or the command line, in a process of its own."""
+"""Starting the trainer from a flow or the command line: in a process of its own, or in several under `accelerate`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.distributed import DistributedSection
 from data_contracts.records import AdapterArtifact
 from models.jobs import run_job
-from training import fence
+from training import fence, nodes
+from training.nodes import Node
+
+
+def threads_each(threads: int, processes: int) -> int:
+    """CPU threads of one of `processes` on this machine; `threads` 0 means as many as there are cores to use."""
+    return max(1, (threads or len(os.sched_getaffinity(0))) // processes)
+
+
+def launcher(setting: DistributedSection, node: Node) -> list[str]:
+    """The arguments of `python` that start a module as every process of this machine.
+
+    `--multi_gpu` is accelerate's name for torch's elastic agent, and right without a GPU too: `--cpu` starts one
+    process and leaves the others to MPI. Nothing is restarted in place: the flow starts the run again.
+    """
+    place = ["--main_process_port", str(node.port)]
+    if setting.machines > 1:
+        place += ["--machine_rank", str(node.rank), "--main_process_ip", node.address, "--same_network"]
+    return [
+        *("-m", "accelerate.commands.launch", "--multi_gpu"),
+        *("--num_processes", str(setting.together), "--num_machines", str(setting.machines)),
+        *place,
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--module"),
+    ]
+
+
+def run_ranks(
+    job: Mapping[str, Any],
+    work_dir: Path,
+    on_event: Callable[[dict[str, Any]], None],
+    env: Mapping[str, str] | None,
+    node: Node,
+) -> dict[str, Any]:
+    """Run this machine's processes of a job to their end; returns the final event, see `models.jobs.run_job`."""
+    setting = DistributedSection.model_validate(job["config"]["distributed"])
+    own = {**job, "threads": threads_each(int(job.get("threads") or 0), setting.processes)}
+    whole = {"PYTHONSAFEPATH": "1", **(env or {})}  # for the ranks what -P is for the launcher
+    return run_job("training.rank", own, work_dir, on_event, whole, launcher(setting, node))
 
 
 def run_training(
@@ -23,16 +62,24 @@ def run_training(
         job: base_path, base_digest, base_ref, snapshot_path, out_dir (the adapters' root), config (a dumped
             TrainingSection), init_seed, code_commit, threads, `reference` (a dumped AdapterRef) where it is not the
             base, and `token`, the claim's, where others might train in the same folder. `work_dir` is added if it is
-            not in it.
+            not in it. Where config.distributed asks for several processes, they are started on this machine, and called
+            to on the others (`training.nodes`).
         work_dir: job file, log and checkpoint.
         on_event: called with each event of `training.trainer`; an exception it raises stops the trainer.
         env: more environment variables of the trainer.
 
     Raises:
-        TidemillError: what the trainer reported; TrainingError if it died; StaleTokenError if another claim has it.
+        TidemillError: what the trainer reported; TrainingError if it died; WorkerLostError if it, or one of several
+            processes, was stopped or killed; StaleTokenError if another claim has it.
     """
     fence.take(work_dir, int(job.get("token", 0)))
     whole = {"work_dir": str(work_dir), **job}
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in whole.items()}
-    final = run_job("training.trainer", plain, work_dir, on_event, env)
+    setting = DistributedSection.model_validate(dict(job["config"]).get("distributed") or {})
+    if setting.together == 1:
+        final = run_job("training.trainer", plain, work_dir, on_event, env)
+    else:
+        node = nodes.this_node(setting, os.environ)
+        with nodes.called(setting, plain):
+            final = run_ranks(plain, work_dir, on_event, env, node)
     return AdapterArtifact.model_validate(final["artifact"])

@@ -16,7 +16,8 @@ from typing import Any
 
 from configs.schema import TrainingSection
 from training.data import Example
-from training.passes import Pass, step_passes
+from training.passes import Pass, kinds_of, step_passes
+from training.shares import deal
 
 MB = 1_000_000
 RUNTIME_MB = {"cpu": 525.0, "cuda": 0.0}
@@ -135,8 +136,26 @@ def passes_flop(passes: Iterable[Pass], shape: BaseShape, config: TrainingSectio
 
 
 def step_flop(examples: Sequence[Example], shape: BaseShape, config: TrainingSection, device: str) -> float:
-    """FLOP of one optimiser step."""
+    """FLOP of all packed sequences of some rows of one optimiser step."""
     return passes_flop(step_passes(examples, config, device), shape, config)
+
+
+def shares_of(examples: Sequence[Example], config: TrainingSection) -> list[list[Example]]:
+    """What each process of the run gets of a step's rows; a single one gets all."""
+    count = config.distributed.together
+    if count == 1:
+        return [list(examples)]
+    dealt = deal(kinds_of(examples, config), count)
+    return [[one for shares in dealt for one in shares[rank]] for rank in range(count)]
+
+
+def slowest_flop(examples: Sequence[Example], shape: BaseShape, config: TrainingSection, device: str) -> float:
+    """FLOP for which one device is busy in a step: the fullest share's, for all wait for it.
+
+    Processes without a GPU share their machine's cores, which is then the device.
+    """
+    most = max(step_flop(share, shape, config, device) for share in shares_of(examples, config))
+    return most * config.distributed.processes if device == "cpu" else most
 
 
 def pass_bytes(one: Pass, shape: BaseShape, config: TrainingSection, device: str) -> tuple[float, float]:
@@ -165,27 +184,44 @@ def pass_bytes(one: Pass, shape: BaseShape, config: TrainingSection, device: str
     return heap * (one.tokens * kept + masks), heap * logits
 
 
+def largest_pass(
+    examples: Sequence[Example], shape: BaseShape, config: TrainingSection, device: str
+) -> tuple[float, float]:
+    """(activations, logits) of the largest packed sequence of some rows, in bytes."""
+    found = [pass_bytes(one, shape, config, device) for one in step_passes(examples, config, device)]
+    return max(found, key=sum, default=(0.0, 0.0))
+
+
+def _weight_bytes(shape: BaseShape, config: TrainingSection, device: str) -> float:
+    """The base's weights on one device."""
+    full = 4.0 if device == "cpu" else 2.0
+    other = shape.parameters - shape.linear_parameters
+    if config.quantization != "none":
+        # What is not quantised is cast to fp32, and a layer's weights are unpacked while it is computed.
+        unpacked = max((a * b for a, b in shape.linear), default=0) * full
+        return shape.linear_parameters * QUANTISED_BYTES[config.quantization] + other * 4.0 + unpacked
+    if config.distributed.sharded:
+        # A part of everything, embeddings and head, and two layers: the one computed and the one being fetched.
+        layers = 2.0 * shape.linear_parameters / max(1, shape.layers)
+        return (shape.parameters / config.distributed.together + other + layers) * full
+    return shape.parameters * full
+
+
 def memory(
     steps: Sequence[Sequence[Example]], shape: BaseShape, config: TrainingSection, device: str
 ) -> tuple[Memory, int]:
-    """Peak memory of a run, and the index of the step that holds the largest packed sequence."""
-    full = 4.0 if device == "cpu" else 2.0
-    other = shape.parameters - shape.linear_parameters
-    if config.quantization == "none":
-        weights = shape.parameters * full
-    else:  # what is not quantised is cast to fp32, and a layer's weights are unpacked while it is computed
-        unpacked = max((a * b for a, b in shape.linear), default=0) * full
-        weights = shape.linear_parameters * QUANTISED_BYTES[config.quantization] + other * 4.0 + unpacked
+    """Peak memory of one process of a run, and the index of the step that holds the largest packed sequence."""
     largest, at = (0.0, 0.0), 0
     for index, rows in enumerate(steps):
-        for one in step_passes(rows, config, device):
-            found = pass_bytes(one, shape, config, device)
+        for share in shares_of(rows, config):
+            found = largest_pass(share, shape, config, device)
             if sum(found) > sum(largest):
                 largest, at = found, index
+    summed = 4.0 if config.distributed.together > 1 else 0.0  # the buffer in which gradients are summed over processes
     parts = Memory(
         runtime=RUNTIME_MB.get(device, 0.0),
-        weights=weights / MB,
-        adapter=shape.trainable(config.rank) * 16.0 / MB,
+        weights=_weight_bytes(shape, config, device) / MB,
+        adapter=shape.trainable(config.rank) * (16.0 + summed) / MB,
         activations=largest[0] / MB,
         logits=largest[1] / MB,
         mapped=shape.linear_parameters * 4.0 / MB if device == "cpu" and config.quantization != "none" else 0.0,

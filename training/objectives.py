@@ -15,15 +15,17 @@ in the same pack.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.objectives import DpoObjective, KtoObjective
 from configs.schema import TrainingSection
 from models.packing import Pack, TokenRow, pack, token_log_probabilities, token_nll
 from training.data import Example, Pair, Rated
 from training.losses import dpo_losses, kto_losses, kto_point_of_reference, kto_sides
-from training.packing import PACK_TOKENS, split_step
+from training.packing import PACK_TOKENS
+from training.ranks import ALONE, Ranks
 
+S = TypeVar("S")
 Sides = tuple[float, float]
 
 
@@ -38,14 +40,17 @@ def sides_of(examples: Sequence[Example]) -> Sides:
     return kto_sides(labels.count(1), labels.count(-1))
 
 
-def backward(model: Any, examples: Sequence[Example], config: TrainingSection, sides: Sides) -> float:
-    """Backward of one step's loss; returns its value.
+def backward(
+    model: Any, examples: Sequence[Example], config: TrainingSection, sides: Sides, ranks: Ranks = ALONE
+) -> float:
+    """Backward of this rank's part of one step's loss; returns the part's value. The sum over ranks is the step's.
 
     Args:
         model: a PeftModel in training mode.
-        examples: the step's rows; pairs and rated ones with what the reference gives them.
+        examples: the whole step's rows; pairs and rated ones with what the reference gives them.
         config: the training section.
         sides: weights of thumbs up and down.
+        ranks: who else does a part of this step.
     """
     n, weights = len(examples), config.objectives
     plain = [one for one in examples if isinstance(one, TokenRow)]
@@ -53,10 +58,11 @@ def backward(model: Any, examples: Sequence[Example], config: TrainingSection, s
     taught = [row for row in plain if not (row.replay and config.replay_kl > 0)]
     pairs = [one for one in examples if isinstance(one, Pair)]
     rated = [one for one in examples if isinstance(one, Rated)]
-    total = _teach(model, taught, weights.sft.weight * len(taught) / n) if taught else 0.0
-    total += _remind(model, kept, config.replay_kl * len(kept) / n) if kept else 0.0
-    total += _prefer(model, pairs, weights.dpo, len(pairs) / n) if pairs else 0.0
-    total += _rate(model, rated, weights.kto, sides, len(rated) / n) if rated else 0.0
+    lessons, reminders, preferences, thumbs = ranks.deal((taught, kept, pairs, rated))
+    total = _teach(model, lessons, weights.sft.weight * len(taught) / n, ranks) if taught else 0.0
+    total += _remind(model, reminders, config.replay_kl * len(kept) / n, ranks) if kept else 0.0
+    total += _prefer(model, preferences, weights.dpo, len(pairs) / n, ranks) if pairs else 0.0
+    total += _rate(model, thumbs, weights.kto, sides, len(rated) / n, ranks) if rated else 0.0
     return total
 
 
@@ -65,23 +71,29 @@ def row_log_probabilities(nll: Any, packed: Pack, rows: int) -> Any:
     return nll.new_zeros(rows).index_add(0, packed.row, -nll)
 
 
-def _packs(model: Any, rows: Sequence[TokenRow]) -> Iterator[Pack]:
-    for group in split_step(rows, pack_tokens(model)):
-        yield pack(group, model.device)
+def _all(shares: Sequence[Sequence[S]]) -> list[S]:
+    """The rows of every rank: what a mean is over."""
+    return [row for share in shares for row in share]
 
 
-def _teach(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
+def _packs(model: Any, shares: Sequence[Sequence[TokenRow]], ranks: Ranks) -> Iterator[tuple[Pack, float]]:
+    """This rank's packs, each with its factor: 0 for one that only keeps the others company."""
+    for group, counts in ranks.groups(shares, pack_tokens(model)):
+        yield pack(group, model.device), counts
+
+
+def _teach(model: Any, shares: Sequence[Sequence[TokenRow]], weight: float, ranks: Ranks) -> float:
     """Backward of `weight` times the mean negative log-likelihood of the completions' tokens; returns its value."""
-    supervised = sum(len(row.completion) for row in rows)
+    supervised = sum(len(row.completion) for row in _all(shares))
     total = 0.0
-    for packed in _packs(model, rows):
-        loss = weight * token_nll(model, packed).sum() / supervised
+    for packed, counts in _packs(model, shares, ranks):
+        loss = counts * weight * token_nll(model, packed).sum() / supervised
         loss.backward()
         total += float(loss.detach())
     return total
 
 
-def _remind(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
+def _remind(model: Any, shares: Sequence[Sequence[TokenRow]], weight: float, ranks: Ranks) -> float:
     """Backward of `weight` times the mean of KL(base || adapter) over all positions of replay rows; returns its value.
 
     The base is the same model with the adapter switched off, so its distribution costs one more forward pass and no
@@ -90,25 +102,26 @@ def _remind(model: Any, rows: Sequence[TokenRow], weight: float) -> float:
     import torch
     from torch.nn.functional import kl_div
 
-    positions = sum(len(row) for row in rows)
+    positions = sum(len(row) for row in _all(shares))
     total = 0.0
-    for packed in _packs(model, rows):
+    for packed, counts in _packs(model, shares, ranks):
         with torch.no_grad(), model.disable_adapter():
             base = token_log_probabilities(model, packed)  # (T, vocabulary)
         adapted = token_log_probabilities(model, packed)
-        loss = weight * kl_div(adapted, base, log_target=True, reduction="sum") / positions
+        loss = counts * weight * kl_div(adapted, base, log_target=True, reduction="sum") / positions
         loss.backward()
         total += float(loss.detach())
     return total
 
 
-def _prefer(model: Any, pairs: Sequence[Pair], weights: DpoObjective, share: float) -> float:
-    """Backward of `share` times DPO's mean over the pairs plus the chosen answers' likelihood; returns its value."""
+def _prefer(model: Any, shares: Sequence[Sequence[Pair]], weights: DpoObjective, part: float, ranks: Ranks) -> float:
+    """Backward of `part` times DPO's mean over the pairs plus the chosen answers' likelihood; returns its value."""
     import torch
 
+    pairs = _all(shares)
     supervised = sum(len(pair.chosen.completion) for pair in pairs)
     total = 0.0
-    for group in split_step(pairs, pack_tokens(model)):
+    for group, counts in ranks.groups(shares, pack_tokens(model)):
         packed = pack([side for pair in group for side in (pair.chosen, pair.rejected)], model.device)
         nll = token_nll(model, packed)
         chosen, rejected = row_log_probabilities(nll, packed, 2 * len(group)).view(-1, 2).unbind(1)
@@ -116,30 +129,34 @@ def _prefer(model: Any, pairs: Sequence[Pair], weights: DpoObjective, share: flo
         smoothing = weights.label_smoothing
         dpo = dpo_losses(chosen, rejected, reference, beta=weights.beta, label_smoothing=smoothing).sum() / len(pairs)
         likelihood = nll[packed.row % 2 == 0].sum() / supervised
-        loss = share * (weights.weight * dpo + weights.sft * likelihood)
+        loss = counts * part * (weights.weight * dpo + weights.sft * likelihood)
         loss.backward()
         total += float(loss.detach())
     return total
 
 
-def _rate(model: Any, rated: Sequence[Rated], weights: KtoObjective, sides: Sides, share: float) -> float:
-    """Backward of `share` times KTO's mean over the rated answers; returns its value."""
+def _rate(
+    model: Any, shares: Sequence[Sequence[Rated]], weights: KtoObjective, sides: Sides, part: float, ranks: Ranks
+) -> float:
+    """Backward of `part` times KTO's mean over the rated answers; returns its value."""
     import torch
 
+    rated = _all(shares)
     with torch.no_grad():
-        others = [one.other for one in rated]
-        there = sum(float(token_nll(model, packed).sum()) for packed in _packs(model, others))
+        others = [[one.other for one in share] for share in shares]
+        mine = sum(counts * float(token_nll(model, packed).sum()) for packed, counts in _packs(model, others, ranks))
+        there = ranks.sum([mine])[0]
         moved = torch.tensor([-there / len(rated)]), torch.tensor([sum(one.reference[1] for one in rated) / len(rated)])
         kl = float(kto_point_of_reference(*moved))
     total = 0.0
-    for group in split_step(rated, pack_tokens(model)):
+    for group, counts in ranks.groups(shares, pack_tokens(model)):
         packed = pack([one.row for one in group], model.device)
         nll = token_nll(model, packed)
         answers = row_log_probabilities(nll, packed, len(group))
         reference = torch.tensor([one.reference[0] for one in group], device=nll.device)
         labels = torch.tensor([one.label for one in group], device=nll.device)
         losses = kto_losses(answers, reference, labels, kl, beta=weights.beta, sides=sides)
-        loss = share * weights.weight * losses.sum() / len(rated)
+        loss = counts * part * weights.weight * losses.sum() / len(rated)
         loss.backward()
         total += float(loss.detach())
     return total

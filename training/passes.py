@@ -44,13 +44,19 @@ def reminds(row: Example, config: TrainingSection) -> bool:
     return isinstance(row, TokenRow) and row.replay and config.replay_kl > 0
 
 
+def kinds_of(
+    examples: Sequence[Example], config: TrainingSection
+) -> tuple[list[TokenRow], list[TokenRow], list[Pair], list[Rated]]:
+    """A step's rows by what they minimise: those that teach, those that remind, preferences, thumbs."""
+    taught = [one for one in examples if isinstance(one, TokenRow) and not reminds(one, config)]
+    kept = [one for one in examples if isinstance(one, TokenRow) and reminds(one, config)]
+    return taught, kept, [x for x in examples if isinstance(x, Pair)], [x for x in examples if isinstance(x, Rated)]
+
+
 def step_passes(examples: Sequence[Example], config: TrainingSection, device: str) -> list[Pass]:
     """The passes of one optimiser step."""
     limit = PACK_TOKENS.get(device, PACK_TOKENS["cuda"])
-    taught = [one for one in examples if isinstance(one, TokenRow) and not reminds(one, config)]
-    kept = [one for one in examples if isinstance(one, TokenRow) and reminds(one, config)]
-    pairs = [one for one in examples if isinstance(one, Pair)]
-    rated = [one for one in examples if isinstance(one, Rated)]
+    taught, kept, pairs, rated = kinds_of(examples, config)
     return [
         *(Pass(tuple(group), "learn") for group in split_step(taught, limit)),
         *(Pass(tuple(group), "remind") for group in split_step(kept, limit)),

@@ -2,7 +2,8 @@
 
 Rows, tokens and steps are exact: they come from the trainer's own tokeniser and schedule. Time is the FLOP of all steps
 at the rate of a few timed ones (`training.calibrate`); memory is the formula of `training.memory`, and what the
-calibration, which runs the step with the largest packed sequence, really held.
+calibration, which runs the step with the largest packed sequence, really held. With several processes all of it is for
+one device: memory of its share, and time by the fullest share of each step, at the rate of one device.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from training.calibrate import SEED, Calibration, calibrate, one_pass
 from training.data import Example, Pair, Rated, TokenisedRows
 from training.early_stopping import held_out_rows
 from training.fit import refuse, steps_of, trained
-from training.memory import BaseShape, Memory, available_mb, base_shape, memory, passes_flop, step_flop
+from training.memory import (
+    BaseShape,
+    Memory,
+    available_mb,
+    base_shape,
+    largest_pass,
+    memory,
+    passes_flop,
+    shares_of,
+    slowest_flop,
+    step_flop,
+)
 from training.passes import look_passes, reference_passes, supervised
 
 SAMPLE_STEPS = 6
@@ -58,6 +70,10 @@ class Plan:
     available_mb: float
     calibrated_steps: int
     """Timed steps behind `training_s`; 0: assumed, not measured."""
+    processes: int = 1
+    """That train together; memory is that of one."""
+    note: str = ""
+    """What the figures leave out."""
 
     @property
     def minutes(self) -> float:
@@ -87,6 +103,20 @@ def _timed_flop(
     return sum(step_flop(step, shape, config, device) for step in steps)
 
 
+def note_of(config: TrainingSection, device: str, *, measured: bool) -> str:
+    """What a plan for several processes does not know; empty for one."""
+    setting = config.distributed
+    if setting.together == 1:
+        return ""
+    of = "process" if device == "cpu" else "GPU"
+    rate = f"one {of}'s measured" if measured else "an assumed"
+    fetched = " and fetching the base's layers" if setting.sharded else ""
+    return (
+        f"memory is of one {of}; time is {rate} rate shared among {setting.together}, not calibrated across devices: "
+        f"exchanging gradients{fetched} is not in it"
+    )
+
+
 def plan(
     tokenised: TokenisedRows,
     base_path: Path,
@@ -104,7 +134,8 @@ def plan(
         base_path: folder of the base model.
         config: the training section.
         threads: CPU threads of the run; 0 leaves torch's choice.
-        calibrated: time a few steps on the real base; False assumes a rate and takes the formula's memory.
+        calibrated: time a few steps on the real base; False assumes a rate and takes the formula's memory. So is a base
+            that is to be sharded, for one device may not hold it.
         limit_mb: memory of the device the run is planned for; None takes what this one has free.
         on_event: called with the calibration's events.
 
@@ -116,13 +147,15 @@ def plan(
     device = pick_device(config.device)
     shape = base_shape(base_path)
     limit = available_mb(device) if limit_mb is None else limit_mb
+    if device == "cpu":
+        limit /= config.distributed.processes  # they share the machine's memory
     rows = trained(tokenised.rows, config)
     steps = steps_of(rows, config)
     parts, heaviest_at = memory(steps, shape, config, device)
     if steps:
         refuse(rows, parts.needed, shape, config, device, limit)
     found: Calibration | None = None
-    total = sum(step_flop(step, shape, config, device) for step in steps)
+    total = sum(slowest_flop(step, shape, config, device) for step in steps)
     total += passes_flop(reference_passes(tokenised.rows, device), shape, config)
     if config.early_stopping is not None:
         apart = held_out_rows(tokenised.rows, config, seed=config.seed) if steps else []
@@ -130,8 +163,9 @@ def plan(
         looks = len(steps) // config.early_stopping.every_steps
         total += looks * passes_flop(look_passes(held, device), shape, config)
     training_s = total / ASSUMED_FLOP_PER_S.get(device, ASSUMED_FLOP_PER_S["cuda"])
-    if calibrated and steps:
-        heaviest, sample = steps[heaviest_at], sample_of(steps)
+    if calibrated and steps and not config.distributed.sharded:
+        heaviest = max(shares_of(steps[heaviest_at], config), key=lambda r: sum(largest_pass(r, shape, config, device)))
+        sample = sample_of(steps)
         found = calibrate(base_path, heaviest, sample, config, threads=threads, on_event=on_event)
         timed = _timed_flop(sample, heaviest, found, shape, config, device)
         training_s = total * sum(found.step_s) / timed
@@ -166,6 +200,8 @@ def _plan_of(
         memory_parts_mb={name: round(value) for name, value in asdict(parts).items()},
         available_mb=round(limit_mb),
         calibrated_steps=len(found.step_s) if found else 0,
+        processes=config.distributed.together,
+        note=note_of(config, device, measured=found is not None),
     )
 
 

@@ -19,6 +19,7 @@ from models.packing import TokenRow, bins, pack, token_nll
 from training.data import Example, Pair, Rated
 from training.faults import writing
 from training.objectives import pack_tokens, row_log_probabilities
+from training.ranks import ALONE, Ranks
 
 FILE = "reference.safetensors"
 TRAINED = "default"
@@ -34,6 +35,7 @@ def with_reference(
     work_dir: Path,
     fingerprint: str,
     stopped: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> list[Example]:
     """The same examples, pairs and rated ones with the reference's log-probabilities.
 
@@ -45,6 +47,7 @@ def with_reference(
         work_dir: where the numbers are kept.
         fingerprint: digest of everything that decides the run; numbers under another one are not used.
         stopped: asked after each pack.
+        ranks: who asks together, each its share; the first keeps the numbers.
 
     Raises:
         AdapterRejectedError: the champion's files are not what they should be, or do not fit.
@@ -54,10 +57,11 @@ def with_reference(
     asked = [two for one in examples for two in _both(one)]
     if not asked:
         return list(examples)
-    values = _load(work_dir / FILE, fingerprint, len(asked))
+    values = ranks.from_main(lambda: _load(work_dir / FILE, fingerprint, len(asked)))
     if values is None:
-        values = _ask(model, asked, champion, base_digest, stopped)
-        _save(work_dir / FILE, fingerprint, values)
+        values = _ask(model, asked, champion, base_digest, stopped, ranks)
+        if ranks.main:
+            _save(work_dir / FILE, fingerprint, values)
     numbers = iter(values)
     return [
         replace(one, reference=(next(numbers), next(numbers))) if isinstance(one, (Pair, Rated)) else one
@@ -77,38 +81,44 @@ def _both(one: Example) -> tuple[TokenRow, ...]:
 
 
 def _ask(
-    model: Any, rows: Sequence[TokenRow], champion: AdapterRef | None, base_digest: str, stopped: Callable[[], bool]
-) -> list[float]:
+    model: Any, rows: Sequence[TokenRow], champion: AdapterRef | None, base_digest: str,
+    stopped: Callable[[], bool], ranks: Ranks,
+) -> list[float]:  # fmt: skip
     from models.loading import load_adapter, unload_adapter, using_adapter
 
     if champion is None:
         with using_adapter(model, None):
-            return _log_probabilities(model, rows, stopped)
+            return _log_probabilities(model, rows, stopped, ranks)
     load_adapter(model, champion, base_digest=base_digest)
     try:
         with using_adapter(model, champion.version):
-            return _log_probabilities(model, rows, stopped)
+            return _log_probabilities(model, rows, stopped, ranks)
     finally:
         unload_adapter(model, champion.version)
         model.set_adapter(TRAINED)  # loading froze it
 
 
-def _log_probabilities(model: Any, rows: Sequence[TokenRow], stopped: Callable[[], bool]) -> list[float]:
+def _log_probabilities(model: Any, rows: Sequence[TokenRow], stopped: Callable[[], bool], ranks: Ranks) -> list[float]:
     import torch
 
     model.eval()
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-    for group in bins((len(rows[place]) for place in order), pack_tokens(model)):
-        places = [order[n] for n in group]
-        packed = pack([rows[place] for place in places], model.device)
-        with torch.no_grad():
-            values = row_log_probabilities(token_nll(model, packed), packed, len(places)).tolist()
-        for place, value in zip(places, values, strict=True):
-            found[place] = value
-        if stopped():
+    # Every so many-th of the sorted rows: the shares are about even, and all know how many packs the others have.
+    shares = [order[rank :: ranks.count] for rank in range(ranks.count)]
+    packs = [bins((len(rows[place]) for place in share), pack_tokens(model)) for share in shares]
+    own = [[shares[ranks.rank][n] for n in group] for group in packs[ranks.rank]]
+    for number in range(max(map(len, packs))):
+        places = own[number] if number < len(own) else []
+        if places or ranks.lockstep:  # in lockstep a rank that is done keeps the others company
+            packed = pack([rows[place] for place in places or order[:1]], model.device)
+            with torch.no_grad():
+                values = row_log_probabilities(token_nll(model, packed), packed, len(places or [0])).tolist()
+            for place, value in zip(places, values, strict=False):
+                found[place] = value
+        if ranks.any(stopped()):
             raise JobStopped
-    return found
+    return ranks.sum(found)
 
 
 def _save(path: Path, fingerprint: str, values: Sequence[float]) -> None:

@@ -23,6 +23,7 @@ from training.early_stopping import held_out_rows, watch_for, watched
 from training.faults import naming_batch
 from training.objectives import Sides, backward, sides_of
 from training.packing import schedule
+from training.ranks import ALONE, Ranks
 
 OnStep = Callable[[dict[str, Any]], None]
 
@@ -66,12 +67,14 @@ def _finite(value: float, what: str, step: int) -> float:
 
 
 def _step(
-    model: Any, examples: Sequence[Example], parameters: list[Any], config: TrainingSection, sides: Sides, step: int
-) -> float:
+    model: Any, examples: Sequence[Example], parameters: list[Any], config: TrainingSection, sides: Sides, step: int,
+    ranks: Ranks,
+) -> float:  # fmt: skip
     """Forward and backward of one optimiser step; gradients are left clipped in `parameters`. Returns the loss."""
     import torch
 
-    total = backward(model, examples, config, sides)
+    total = ranks.sum([backward(model, examples, config, sides, ranks)])[0]
+    ranks.sum_gradients(parameters)
     _finite(total, "loss", step)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     _finite(float(norm), "gradient", step)
@@ -90,6 +93,7 @@ def train_lora(
     names: Sequence[str] = (),
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train the LoRA weights of `model` in place, resuming from `work_dir` if it holds this run's checkpoint.
 
@@ -105,6 +109,7 @@ def train_lora(
         names: what an error calls each row: its digest, never a text.
         stopped: asked after each step, before anything of it is written; True saves a checkpoint and raises JobStopped.
         clock: seconds that never go back; when checkpoints are written, and the speed, go by it.
+        ranks: the processes that run this loop together. All go through the same steps; the first one writes.
 
     Raises:
         TrainingError: no rows; a loss, gradient or weight that is not finite (names the step's rows); no memory or no
@@ -115,7 +120,7 @@ def train_lora(
 
     if not rows:
         raise TrainingError("nothing to train on", expected="at least one row of the split `train`", found="none")
-    watch = watch_for(rows, config, seed=seed, work_dir=work_dir)
+    watch = watch_for(rows, config, seed=seed, work_dir=work_dir, ranks=ranks)
     apart = set(held_out_rows(rows, config, seed=seed))
     kept = [i for i in range(len(rows)) if i not in apart]
     rows, names = [rows[i] for i in kept], [names[i] for i in kept] if names else ()
@@ -123,7 +128,7 @@ def train_lora(
     sides = sides_of(rows)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    done = checkpoint.load(work_dir, fingerprint, parameters, optimizer) or Progress(0, [], 0, 0.0)
+    done = checkpoint.load_together(work_dir, fingerprint, parameters, optimizer, ranks) or Progress(0, [], 0, 0.0)
     resumed_at, tokens_before, seconds_before = done.step, done.tokens, done.seconds
     model.train()
     interval = checkpoint.Interval(config, clock)
@@ -131,24 +136,26 @@ def train_lora(
     ended = watch is not None and watch.is_over(done)
     for step in range(len(steps) if ended else done.step, len(steps)):
         picked = [rows[i] for i in steps[step]]
-        torch.manual_seed(seed * 1_000_003 + step)  # dropout is the same after a resume
+        # Dropout is the same after a resume, and of its own on each rank.
+        torch.manual_seed(seed * 1_000_003 + step + ranks.rank * 999_983_000_011)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(steps), config)
         with naming_batch(step, [names[i] for i in steps[step]] if names else ()):
-            done.losses.append(_step(model, picked, parameters, config, sides, step))
+            done.losses.append(_step(model, picked, parameters, config, sides, step, ranks))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         done.step, done.tokens = step + 1, done.tokens + sum(len(row) for row in picked)
         elapsed = max(1e-9, clock() - begun)
         done.seconds = seconds_before + elapsed
-        asked = stopped()  # before anything is written
+        asked = ranks.any(stopped())  # before anything is written
         ended = watch is not None and watch.look(model, parameters, done)
         last = ended or done.step == len(steps)
         must_stop = asked and not last
-        if must_stop or last or interval.due(done.step):
+        if ranks.main and (must_stop or last or interval.due(done.step)):
             checkpoint.save(work_dir, fingerprint, done, parameters, optimizer)
             interval.written()
         if must_stop:
+            ranks.wait()  # until it is written: the launcher ends all as soon as one has gone
             raise JobStopped
         on_step(
             {

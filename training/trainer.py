@@ -25,6 +25,7 @@ from training import checkpoint, fence, reference
 from training.card import training_card
 from training.data import Example, Pair, Rated, TokenisedRows
 from training.early_stopping import looks
+from training.ranks import ALONE, Ranks
 from training.sft import TrainResult
 
 
@@ -66,9 +67,13 @@ class Job:
 
     @property
     def config_digest(self) -> str:
-        """Digest of the training section, the seed and the reference where it is not the base."""
+        """Digest of the training section, the seed and the reference where it is not the base.
+
+        How many processes share the work is left out: it decides nothing about the adapter.
+        """
         against = {} if self.reference is None else {"reference": self.reference.digest}
-        return digest({"training": self.config.model_dump(mode="json"), "init_seed": self.init_seed, **against})
+        section = self.config.model_dump(mode="json", exclude={"distributed"})
+        return digest({"training": section, "init_seed": self.init_seed, **against})
 
     def fingerprint(self, snapshot: DatasetSnapshot) -> str:
         """Digest of everything that decides the outcome."""
@@ -144,6 +149,7 @@ def _compared(
     tokenised: TokenisedRows,
     emit: Emit,
     stopped: Callable[[], bool],
+    ranks: Ranks,
 ) -> list[Example]:
     """The rows, with what the reference gives to the answers of preferences and thumbs."""
     rated = tokenised.count(Pair) + tokenised.count(Rated)
@@ -158,6 +164,7 @@ def _compared(
         work_dir=job.work_dir,
         fingerprint=job.fingerprint(snapshot),
         stopped=stopped,
+        ranks=ranks,
     )
 
 
@@ -183,6 +190,21 @@ def _tokenised(job: Job) -> TokenisedRows:
     return found
 
 
+def _model(job: Job, ranks: Ranks) -> Any:
+    """The base with a fresh adapter; the base sharded where that was asked for."""
+    from models.loading import load_base
+    from training.fsdp import in_turn, shard_base
+    from training.lora import add_lora
+
+    path, device, seed = job.base_path, job.config.device, job.init_seed
+    if not ranks.lockstep:
+        model, _ = load_base(path, device=device, quantization=job.config.quantization)
+        return add_lora(model, job.config, seed=seed)
+    with in_turn(ranks):
+        model, _ = load_base(path, device=device, in_host_memory=True)
+        return shard_base(add_lora(model, job.config, seed=seed), ranks.device)
+
+
 def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
     """Refuse a base that is not the one the adapter would claim, or whose answers are not the snapshot's replay."""
     found = model_digest(job.base_path)
@@ -200,11 +222,17 @@ def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
             )
 
 
-def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
+def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks = ALONE) -> Event:
     """Run one job: rows to a published adapter.
 
+    Args:
+        data: see `training.launch.run_training`.
+        emit: takes the events.
+        stop: set from outside to stop the run.
+        ranks: the processes that run this job together; every one of them calls this function.
+
     Returns:
-        {"artifact": AdapterArtifact as JSON}.
+        {"artifact": AdapterArtifact as JSON}; nothing on ranks that do not publish.
 
     Raises:
         SnapshotError: the snapshot is not whole.
@@ -214,28 +242,31 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         JobStopped: `stop` was set; the checkpoint is saved.
     """
     from data_contracts.snapshots import read_manifest
-    from models.loading import load_base, set_threads
-    from training.lora import add_lora
+    from models.loading import set_threads
     from training.sft import train_lora
     from training.vitals import Vitals
 
     job = Job.of(data)
     snapshot = read_manifest(job.snapshot_path)
-    _check_base(job, snapshot)
+    if ranks.local == 0:
+        _check_base(job, snapshot)
     set_threads(job.threads)
     tokenised = _tokenised(job)
     emit({"event": "stage", "text": "loading the base model"})
-    model, _ = load_base(job.base_path, device=job.config.device, quantization=job.config.quantization)
+    model = _model(job, ranks)
 
     def stopped() -> bool:
-        fence.check(job.work_dir, job.token)
+        if ranks.main:
+            fence.check(job.work_dir, job.token)
         return stop.is_set()
 
-    if stopped():
+    if ranks.any(stopped()):
         raise JobStopped
-    model, vitals = add_lora(model, job.config, seed=job.init_seed), Vitals(model.device.type)
-    examples = _compared(job, snapshot, model, tokenised, emit, stopped)
-    emit({"event": "stage", "text": f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch"})
+    vitals = Vitals(model.device.type)
+    examples = _compared(job, snapshot, model, tokenised, emit, stopped, ranks)
+    shared = f", {ranks.count} processes" if ranks.count > 1 else ""
+    text = f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch{shared}"
+    emit({"event": "stage", "text": text})
     result = train_lora(
         model,
         examples,
@@ -246,7 +277,10 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         on_step=lambda event: emit({"event": "progress", **event, "system": vitals.read()}),
         names=tokenised.digests,
         stopped=stopped,
+        ranks=ranks,
     )
+    if not ranks.main:
+        return {}
     fence.check(job.work_dir, job.token)
     artifact = _artifact(job, snapshot, model, tokenised, result)
     checkpoint.remove(job.work_dir)

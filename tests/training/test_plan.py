@@ -12,7 +12,7 @@ from training.calibrate import lengths
 from training.data import TokenisedRows
 from training.fit import steps_of, ways_out
 from training.launch import run_training
-from training.memory import BaseShape, base_shape, memory, step_flop
+from training.memory import BaseShape, base_shape, memory, shares_of, slowest_flop, step_flop
 from training.plan import plan, plan_rows, sample_of
 from training.trainer import train
 
@@ -118,3 +118,28 @@ def test_gradient_checkpointing_changes_no_loss(tiny_base: Path, tmp_path: Path)
         job |= {"work_dir": str(tmp_path / name / "work"), "threads": 1}
         curves.append(train(job, lambda event: None, threading.Event())["artifact"]["loss_curve"])
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
+
+
+def test_several_processes_share_the_work_and_a_sharded_base_needs_less_of_each(tiny_base: Path):
+    config = TrainingSection()
+
+    def shared(**setting: object) -> TrainingSection:
+        return TrainingSection.model_validate({"distributed": setting})
+
+    four, sharded = shared(processes=4), shared(processes=4, strategy="fsdp")
+    steps = [[*_rows(9), *_rows(4, replay=True)]]
+    one = slowest_flop(steps[0], SMOLLM, config, "cuda")
+    assert one == step_flop(steps[0], SMOLLM, config, "cuda")
+    assert one / 4 < slowest_flop(steps[0], SMOLLM, four, "cuda") < one / 2, "the fullest share has 4 of 13 rows"
+    assert slowest_flop(steps[0], SMOLLM, four, "cpu") > one, "without GPUs they share the cores"
+    assert sorted(map(len, shares_of(steps[0], four))) == [3, 3, 3, 4]
+    whole, part = (memory(steps, SMOLLM, each, "cuda")[0] for each in (four, sharded))
+    assert part.weights < 0.6 * whole.weights
+    assert part.activations == whole.activations < memory(steps, SMOLLM, config, "cuda")[0].activations
+    ways = ways_out(steps[0], SMOLLM, four, "cuda", whole.needed - 50)
+    assert any(way.startswith("distributed.strategy: fsdp") for way in ways)
+    assert not any("nf4" in way for way in ways_out(steps[0], SMOLLM, sharded, "cuda", whole.needed))
+    found = plan(TokenisedRows(tuple(steps[0]), (), ()), tiny_base, four, calibrated=False)
+    assert found.processes == 4
+    assert "not calibrated across devices" in found.note
+    assert plan(TokenisedRows(tuple(steps[0]), (), ()), tiny_base, config, calibrated=False).note == ""
