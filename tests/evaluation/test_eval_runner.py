@@ -166,7 +166,7 @@ def test_the_cache_ignores_torn_lines(tmp_path: Path) -> None:
 
 def test_the_job_names_embedder_and_judge_and_counts_what_judging_took(base: tuple[Path, str], tmp_path: Path) -> None:
     rubric = EvalItem(
-        id="r", suite="a", messages=items()[0].messages, reference="tone", scorer="rubric", max_new_tokens=3
+        id="judged", suite="a", messages=items()[0].messages, reference="tone", scorer="rubric", max_new_tokens=3
     )
     with serving(lambda _: '{"verdict": "pass"}') as server:
         job = evaluation_job(
@@ -181,7 +181,7 @@ def test_the_job_names_embedder_and_judge_and_counts_what_judging_took(base: tup
         again = json.loads(json.dumps({**job, "report_path": str(tmp_path / "report.json")}))
         done = evaluate(again, lambda _: None, threading.Event())
     report = EvalReport.model_validate_json((tmp_path / "report.json").read_bytes())
-    assert [i.score for i in report.scores["anchors"]["candidate"].items if i.item_id == "r"] == [1.0]
+    assert [i.score for i in report.scores["anchors"]["candidate"].items if i.item_id == "judged"] == [1.0]
     # One model in three roles is judged once, in two orders.
     assert (done["judge"]["requests"], done["judge"]["micro_dollars"]) == (2, 1)
 
