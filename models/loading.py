@@ -116,13 +116,14 @@ def load_base(
     quiet()
     tokenizer = load_tokenizer(path)
     where = pick_device(device)
+    placed = where if where == "cpu" else f"cuda:{torch.cuda.current_device()}"  # one of several processes has its own
     bf16 = where == "cuda" and torch.cuda.is_bf16_supported()
     options: dict[str, Any] = {"quantization_config": _quantization(quantization)} if quantization != "none" else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.bfloat16 if bf16 else torch.float32,
-            device_map=None if in_host_memory or (quantization == "none" and where == "cpu") else {"": where},
+            device_map=None if in_host_memory or (quantization == "none" and where == "cpu") else {"": placed},
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from configs.errors import EvaluationError, SnapshotError, TrainingError
+from configs.errors import EvaluationError, SnapshotError, TrainingError, WorkerLostError
 from models.jobs import run_job, write_json
 
 CHILD = """
@@ -29,19 +29,35 @@ def run(job, emit, stop):
     if kind == "wait":
         while not stop.wait(0.05):
             pass
-        open(job["saved"], "w").close()
+        open(job["saved"] + os.environ.get("RANK", ""), "w").close()
         raise JobStopped
+    if kind == "together" and os.environ["RANK"] == "1":
+        raise SnapshotError("bad rows on one of two")
+    if kind == "together":
+        time.sleep(1.0)
+        raise RuntimeError("somebody is gone")
     return {"answer": job["n"] + 1}
 
 if __name__ == "__main__":
-    raise SystemExit(serve_job(run))
+    rank = os.environ.get("RANK")
+    raise SystemExit(serve_job(run, rank=rank and int(rank), local_rank=int(rank or 0)))
+"""
+LAUNCHER = """
+import os, subprocess, sys
+ranks = [
+    subprocess.Popen(
+        [sys.executable, "-m", *sys.argv[1:]], env={**os.environ, "RANK": str(n)}, start_new_session=True
+    )
+    for n in range(2)
+]
+sys.exit(any(rank.wait() for rank in ranks))
 """
 
 
 @pytest.fixture
 def child(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "evaluation_child.py").write_text(CHILD)
-    return {"PYTHONPATH": str(tmp_path)}
+    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
 
 
 def _gone(pid: int, within_s: float = 10.0) -> bool:
@@ -106,6 +122,33 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path, child):
     parent.stdout.close()
     assert _gone(pid)
     assert saved.exists()
+
+
+def test_of_several_processes_one_speaks_any_may_fail_and_the_first_error_counts(tmp_path: Path, child):
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    launcher, events = [str(tmp_path / "launcher.py")], []
+    final = run_job("evaluation_child", {"kind": "ok", "n": 1}, tmp_path, events.append, child, launcher)
+    assert final == {"event": "done", "answer": 2}
+    assert [e["event"] for e in events] == ["progress", "done"], "once, not from each"
+    with pytest.raises(SnapshotError, match="bad rows on one of two"):
+        run_job("evaluation_child", {"kind": "together"}, tmp_path, events.append, child, launcher)
+
+
+def test_the_processes_of_a_launcher_that_was_killed_save_and_end(tmp_path: Path, child):
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    pids: list[int] = []
+
+    def kill(event: dict) -> None:
+        parent = psutil.Process(psutil.Process(event["pid"]).ppid())
+        pids.extend(each.pid for each in parent.children())
+        parent.kill()
+
+    job = {"kind": "wait", "saved": str(tmp_path / "saved")}
+    with pytest.raises(WorkerLostError, match="was stopped before it finished"):
+        run_job("evaluation_child", job, tmp_path, kill, child, [str(tmp_path / "launcher.py")])
+    assert len(pids) == 2
+    assert all(_gone(pid) for pid in pids)
+    assert {path.name for path in tmp_path.glob("saved*")} == {"saved0", "saved1"}
 
 
 def test_a_job_file_is_whole_or_absent(tmp_path: Path):
