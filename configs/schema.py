@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from configs.curation import CurationSection
 from configs.objectives import ObjectivesSection
+from configs.privacy import PrivacySection
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -260,6 +261,21 @@ class TrainingSection(Section):
     """Keep only each layer's input and compute the rest again: a fraction of the activations, a third more time."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    privacy: PrivacySection | None = None
+    """Differential privacy for the people whose rows train; off by default. Needs the extra `privacy`."""
+
+    @model_validator(mode="after")
+    def _privacy_can_hold(self) -> TrainingSection:
+        if self.privacy is None:
+            return self
+        if self.early_stopping is not None:
+            raise ValueError("`privacy` with `early_stopping`: when training ends would tell of the rows held out")
+        if self.objectives.dpo.weight > 0 or self.objectives.kto.weight > 0:
+            raise ValueError(
+                "`privacy` is for corrections: set objectives.dpo.weight (preferences then teach by their chosen "
+                "answer) and objectives.kto.weight to 0"
+            )
+        return self
 
 
 class EvaluationSection(Section):

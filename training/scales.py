@@ -27,7 +27,11 @@ from training.lora_weights import LoraWeights, publish_lora, read_lora
 SCALES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 _KEPT = frozenset(
     {"base_digest", "dataset_digest", "config_digest", "code_commit", "tokenizer_digest", "chat_template_digest"}
+    | {"privacy"}  # what is made of a private adapter alone is as private as that
 )
+
+_OF_ONE = frozenset({"dataset_digest", "config_digest", "privacy"})
+"""Of these, what says nothing of several adapters together."""
 
 
 def scaled(weights: LoraWeights, scale: float) -> LoraWeights:
@@ -153,7 +157,7 @@ def publish_soup(
     if len(bases) > 1:
         raise InputError("adapters of a soup are of one base", expected="one base digest", found=sorted(bases))
     made, lost = soup([read_lora(ref) for ref in refs], weights, max_rank=max_rank)
-    facts = {key: value for key, value in _facts(refs[0]).items() if key not in ("dataset_digest", "config_digest")}
+    facts = {key: value for key, value in _facts(refs[0]).items() if key not in _OF_ONE}
     facts |= {"rank": made.rank, "alpha": made.config["lora_alpha"], "truncated": lost}
     parents = {"parents": [ref.digest for ref in refs], "weights": _normal(weights, len(refs))}
     return publish_lora(made, adapters_root, {**facts, **parents})

@@ -22,6 +22,7 @@ from models.licences import base_licence
 from training import checkpoint, reference
 from training.card import training_card
 from training.data import Example, Pair, Rated, TokenisedRows
+from training.private_job import PrivateJob
 from training.sft import TrainResult
 
 
@@ -41,6 +42,7 @@ class Job:
     threads: int
     reference: AdapterRef | None = None
     """What preferences and thumbs are measured against; None is the base."""
+    privacy: PrivateJob | None = None
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Job:
@@ -55,6 +57,7 @@ class Job:
             rest = {k: v for k, v in data.items() if k not in folders and k != "config"}
             if rest.get("reference") is not None:
                 rest["reference"] = AdapterRef.model_validate(rest["reference"])
+            rest["privacy"] = PrivateJob.of(rest.get("privacy"), config)
             return cls(**{"threads": 0, "code_commit": "", **rest, **folders, "config": config})
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError("not a training job", expected=", ".join(cls.__annotations__), found=error) from error
@@ -67,7 +70,8 @@ class Job:
 
     def fingerprint(self, snapshot: DatasetSnapshot) -> str:
         """Digest of everything that decides the outcome."""
-        return digest([self.base_digest, snapshot.digest, self.config_digest, self.code_commit])
+        plain = digest([self.base_digest, snapshot.digest, self.config_digest, self.code_commit])
+        return plain if self.privacy is None else self.privacy.fingerprint(plain)
 
 
 def _artifact(
@@ -77,6 +81,7 @@ def _artifact(
     from training.memory import peak_mb
 
     tail = result.losses[-max(1, len(result.losses) // 10) :]
+    private = {} if job.privacy is None or job.config.privacy is None else job.privacy.card(job.config.privacy)
     facts: dict[str, Any] = {
         "base_digest": job.base_digest,
         "dataset_digest": snapshot.digest,
@@ -95,8 +100,8 @@ def _artifact(
             "rows_unused": float(len(tokenised.unused)),
             "pairs": float(tokenised.count(Pair)),
             "thumbs": float(tokenised.count(Rated)),
-            "first_loss": result.losses[0],
-            "final_loss": sum(tail) / len(tail),
+            **({"first_loss": result.losses[0], "final_loss": sum(tail) / len(tail)} if tail else {}),
+            **{name: private[name] for name in ("epsilon", "delta", "noise_multiplier") if private},
             "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
             **({"held_out_loss": min(result.held_out)} if result.held_out else {}),
             "peak_memory_mb": round(peak_mb(model.device.type), 1),
@@ -126,8 +131,10 @@ def _artifact(
         seed=job.init_seed,
         code_commit=job.code_commit,
         result={key: facts[key] for key in ("steps", "tokens", "seconds", "metrics")},
+        privacy=private,
     )
-    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest={**facts, **tokens}, card=card)
+    manifest = {**facts, **tokens, **({"privacy": private} if private else {})}
+    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest=manifest, card=card)
     return AdapterArtifact(digest=name, path=str(path), **facts)
 
 
@@ -183,6 +190,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     from models.loading import load_base, set_threads
     from training.data import tokenise
     from training.lora import add_lora
+    from training.private_loop import train_private
     from training.sft import train_lora
 
     job = Job.of(data)
@@ -206,17 +214,18 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
     model = add_lora(model, job.config, seed=job.init_seed)
     examples = _compared(job, snapshot, model, tokenised, emit, stop)
     emit({"event": "stage", "text": f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch"})
-    result = train_lora(
-        model,
-        examples,
-        job.config,
-        seed=job.init_seed,
-        work_dir=job.work_dir,
-        fingerprint=job.fingerprint(snapshot),
-        on_step=lambda event: emit({"event": "progress", **event}),
-        names=tokenised.digests,
-        stopped=stop.is_set,
-    )
+    run: dict[str, Any] = {
+        "seed": job.init_seed,
+        "work_dir": job.work_dir,
+        "fingerprint": job.fingerprint(snapshot),
+        "on_step": lambda event: emit({"event": "progress", **event}),
+        "stopped": stop.is_set,
+    }
+    if job.privacy is None:
+        result = train_lora(model, examples, job.config, names=tokenised.digests, **run)
+    else:
+        stream, people = job.privacy.stream(run["fingerprint"]), job.privacy.rows(rows, tokenised)
+        result = train_private(model, people, job.config, job.privacy.mechanism, stream, **run)
     artifact = _artifact(job, snapshot, model, tokenised, result)
     checkpoint.remove(job.work_dir)
     reference.remove(job.work_dir)
