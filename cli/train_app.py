@@ -1,4 +1,4 @@
-"""`tidemill train`: what a run will cost, and a version merged into its base."""
+"""`tidemill train`: what a run will cost, what privacy was spent, and a version merged into its base."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from cli.options import AsJson, Profile, StateOption, opened
 
-train_app = typer.Typer(help="What training will cost; merged export.", no_args_is_help=True, rich_markup_mode=None)
+train_app = typer.Typer(
+    help="What training will cost; the privacy ledger; merged export.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Without timing steps on the base: a rough guess of the time.")]
 MemoryLimit = Annotated[float | None, typer.Option("--memory-mb", min=1, help="Plan for a device with this much.")]
@@ -31,6 +33,17 @@ def plan(
     with opened(profile, state) as context:
         facts = plan_snapshot(context, snapshot, quick=quick, limit_mb=memory_mb)
     show(facts, plan_rows_shown(facts), as_json=as_json, title=f"training on {facts['snapshot'][:12]}")
+
+
+@train_app.command()
+def privacy(profile: Profile = "default", state: StateOption = None, as_json: AsJson = False) -> None:
+    """The privacy ledger: what each private retrain spent of the budget of epsilon, and what is left."""
+    from cli.output import show
+    from cli.privacy import ledger_facts, ledger_rows, ledger_title
+
+    with opened(profile, state) as context:
+        facts = ledger_facts(context)
+    show(facts, ledger_rows(facts), as_json=as_json, title=ledger_title(facts))
 
 
 @train_app.command()

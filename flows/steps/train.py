@@ -9,6 +9,7 @@ from data_contracts.digests import digest
 from data_contracts.records import Arm
 from flows.code import code_commit
 from flows.ledger import Output
+from flows.privacy import paid
 from flows.run import Run
 from store import erasure, pointer
 
@@ -62,15 +63,18 @@ class TrainingEvents:
                 self.run.observer.log(str(event["message"]))
             return
         step, steps = int(event["step"]), int(event["steps"])
-        note = f"loss {event['loss']:.3f}, {event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
-        self.run.observer.progress("train", step, steps, note)
+        loss = event.get("loss")  # None: a private run has nothing public to tell of this step
+        note = f"{event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
+        self.run.observer.progress("train", step, steps, note if loss is None else f"loss {loss:.3f}, {note}")
         self._track(event, step)
 
     def _track(self, event: dict[str, Any], step: int) -> None:
         if self.run.tracking is None or self.tracking_failed:
             return
         try:
-            metrics = {"train_loss": float(event["loss"]), "tokens_per_s": float(event.get("tok_s", 0.0))}
+            metrics = {"tokens_per_s": float(event.get("tok_s", 0.0))}
+            if event.get("loss") is not None:
+                metrics["train_loss"] = float(event["loss"])
             self.run.tracking.log_metrics(metrics, step)
         except RegistryError as error:
             self.tracking_failed = True
@@ -91,6 +95,7 @@ def train(run: Run) -> Output:
             fix="run the retrain again; it reads what is left",
         )
     job = training_job(run)
+    job |= paid(run, job)
     run.observer.log(f"Training a LoRA adapter on snapshot {run.snapshot.digest[:12]} ({run.snapshot.counts}).")
     artifact = run_training(job, run.work_dir / "training", TrainingEvents(run))
     run.observer.log(
