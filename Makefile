@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting bench-privacy up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -74,6 +74,9 @@ bench-evaluation: $(STAMP)
 
 bench-training-plan: $(STAMP)
 	$(BIN)/python benchmarks/training_plan.py
+
+bench-privacy: $(DEV)
+	$(BIN)/python benchmarks/privacy.py
 
 bench-snapshots: $(STAMP)
 	$(BIN)/python benchmarks/snapshot_stream.py
