@@ -12,6 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting up down clean
 .PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-gate up down clean
 .PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-scales up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting bench-privacy up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -81,6 +82,8 @@ bench-gate: $(STAMP)
 	$(BIN)/python benchmarks/gate.py
 bench-scales: $(STAMP)
 	$(BIN)/python benchmarks/scales.py
+bench-privacy: $(DEV)
+	$(BIN)/python benchmarks/privacy.py
 
 bench-snapshots: $(STAMP)
 	$(BIN)/python benchmarks/snapshot_stream.py

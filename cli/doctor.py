@@ -36,7 +36,8 @@ def examine(profile: str, state: str | None) -> list[Finding]:
     except TidemillError as error:
         return [Finding("profile", "wrong", error.message, error.fix or str(error))]
     findings = [Finding("profile", "ok", config.profile)]
-    checks: list[Callable[[Config], Iterator[Finding]]] = [_files, _suites, _contracts, _space, _base, _store, _stack]
+    checks: list[Callable[[Config], Iterator[Finding]]] = [_files, _suites, _contracts, _space, _base, _privacy, _store]
+    checks.append(_stack)
     for check in checks:
         try:
             findings += list(check(config))
@@ -88,6 +89,13 @@ def _base(config: Config) -> Iterator[Finding]:
             yield Finding(name, "ok", reference)
         else:
             yield Finding(name, "note", f"{reference} is not in the cache", "it is fetched at first use")
+
+
+def _privacy(config: Config) -> Iterator[Finding]:
+    from importlib.util import find_spec
+
+    if config.training.privacy is not None and find_spec("opacus") is None:
+        yield Finding("privacy", "wrong", "opacus is not installed", 'pip install "tidemill[privacy]"')
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -131,17 +131,17 @@ def _replay_rows(context: Context, train_rows: int) -> list[SnapshotRow]:
 
 def _estimate(context: Context, rows: Sequence[SnapshotRow]) -> dict[str, Any]:
     """What training on these rows costs; without rows nothing, and no base is needed."""
-    from training.plan import plan_rows
+    from cli.training_plans import plan_context_rows
 
     if not rows:
         return {"rows": 0, "tokens": 0, "steps": 0, "minutes": 0.0, "memory_mb": 0}
-    threads = context.config.model.threads
-    return plan_rows(rows, context.base().path, context.config.training, threads=threads).as_dict()
+    return plan_context_rows(context, rows)
 
 
 def dry_run_rows(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """The plan as two columns."""
     flat = {k: v for k, v in plan.items() if not isinstance(v, dict)}
     flat |= {f"left out: {k}": v for k, v in plan["rejects"].items()}
+    flat |= {f"privacy: {k}": v for k, v in plan["estimate"].get("privacy", {}).items()}
     flat |= {f"estimate: {k}": v for k, v in plan["estimate"].items() if not isinstance(v, dict)}
     return [{"what": key, "is": value} for key, value in flat.items()]

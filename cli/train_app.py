@@ -1,4 +1,4 @@
-"""`tidemill train`: what a run will cost; a version merged into its base, at other strengths, or averaged."""
+"""`tidemill train`: what a run will cost, what privacy was spent; a version merged, at other strengths, or averaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from cli.options import AsJson, Profile, StateOption, opened
 
 train_app = typer.Typer(
-    help="What training will cost; merged export, scales and soups.", no_args_is_help=True, rich_markup_mode=None
+    help="What training will cost; the privacy ledger; merged export, scales and soups.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Quick = Annotated[bool, typer.Option("--quick", help="Without timing steps on the base: a rough guess of the time.")]
@@ -33,6 +35,17 @@ def plan(
     with opened(profile, state) as context:
         facts = plan_snapshot(context, snapshot, quick=quick, limit_mb=memory_mb)
     show(facts, plan_rows_shown(facts), as_json=as_json, title=f"training on {facts['snapshot'][:12]}")
+
+
+@train_app.command()
+def privacy(profile: Profile = "default", state: StateOption = None, as_json: AsJson = False) -> None:
+    """The privacy ledger: what each private retrain spent of the budget of epsilon, and what is left."""
+    from cli.output import show
+    from cli.privacy import ledger_facts, ledger_rows, ledger_title
+
+    with opened(profile, state) as context:
+        facts = ledger_facts(context)
+    show(facts, ledger_rows(facts), as_json=as_json, title=ledger_title(facts))
 
 
 @train_app.command()

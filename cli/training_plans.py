@@ -8,8 +8,10 @@ from cli.snapshots import find_snapshot, list_snapshots
 from configs.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from data_contracts.records import SnapshotRow
     from flows.context import Context
     from training.plan import Plan
 
@@ -42,23 +44,34 @@ def plan_snapshot(context: Context, name: str | None, *, quick: bool, limit_mb: 
         TrainingError: the run cannot fit; says what would.
     """
     from data_contracts.snapshots import read_manifest, read_rows
-    from training.plan import plan_rows
 
     folder = snapshot_folder(context.state.snapshots, name)
-    record, base = read_manifest(folder), context.base()
-    found: Plan = plan_rows(
-        read_rows(folder, split="train"),
-        base.path,
-        context.config.training,
-        threads=context.config.model.threads,
-        calibrated=not quick,
-        limit_mb=limit_mb,
-    )
-    return {"snapshot": record.digest, "base": context.config.model.base, **found.as_dict()}
+    record, rows = read_manifest(folder), read_rows(folder, split="train")
+    found = plan_context_rows(context, rows, calibrated=not quick, limit_mb=limit_mb)
+    return {"snapshot": record.digest, "base": context.config.model.base, **found}
+
+
+def plan_context_rows(context: Context, rows: Sequence[SnapshotRow], **options: Any) -> dict[str, Any]:
+    """The plan of training on these rows by the profile, a private run's with its noise; `options` of `plan_rows`.
+
+    A private run is planned as an ordinary one of as many steps and passes, and takes longer: its packs are as
+    short as one person's rows (docs/privacy.md).
+    """
+    from flows.privacy import planned
+    from training.plan import plan_rows
+
+    config, private = context.config.training, planned(context, rows)
+    if private is not None:
+        a_step = max(1, round(len(rows) * config.epochs / private.steps))
+        config = config.model_copy(update={"rows_per_step": a_step})
+    found: Plan = plan_rows(rows, context.base().path, config, threads=context.config.model.threads, **options)
+    facts = found.as_dict()
+    return facts if private is None else {**facts, "steps": private.steps, "privacy": private.model_dump(mode="json")}
 
 
 def plan_rows_shown(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Two columns."""
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict) and value != ""}
+    flat |= {f"privacy: {key}": value for key, value in facts.get("privacy", {}).items()}
     flat |= {f"memory: {part}": f"{mb} MB" for part, mb in facts["memory_parts_mb"].items()}
     return [{"what": key, "is": f"{value:,}" if isinstance(value, int) else value} for key, value in flat.items()]

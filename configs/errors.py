@@ -192,3 +192,10 @@ class SourceError(TidemillError):
 
     exit_code = 23
     code = "source_unavailable"
+
+
+class PrivacyBudgetError(TidemillError):
+    """A private run that would spend more than its model's budget of epsilon."""
+
+    exit_code = 24
+    code = "privacy_budget_spent"

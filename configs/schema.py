@@ -16,6 +16,7 @@ from configs.distributed import DistributedSection
 from configs.gate import GateSection as GateSection
 from configs.gate import SuiteRule as SuiteRule
 from configs.objectives import ObjectivesSection
+from configs.privacy import PrivacySection
 from configs.section import Count, Fraction, Part, Positive, Section, Size
 
 
@@ -267,6 +268,24 @@ class TrainingSection(Section):
     def _what_can_be_sharded(self) -> TrainingSection:
         if self.distributed.strategy == "fsdp" and self.quantization != "none":
             raise ValueError("fsdp shards a base in full precision: set quantization: none, or strategy: ddp")
+        return self
+
+    privacy: PrivacySection | None = None
+    """Differential privacy for the people whose rows train; off by default. Needs the extra `privacy`."""
+
+    @model_validator(mode="after")
+    def _privacy_can_hold(self) -> TrainingSection:
+        if self.privacy is None:
+            return self
+        if self.early_stopping is not None:
+            raise ValueError("`privacy` with `early_stopping`: when training ends would tell of the rows held out")
+        if self.distributed.together > 1:
+            raise ValueError("`privacy` trains in one process: set distributed.processes and distributed.machines to 1")
+        if self.objectives.dpo.weight > 0 or self.objectives.kto.weight > 0:
+            raise ValueError(
+                "`privacy` is for corrections: set objectives.dpo.weight (preferences then teach by their chosen "
+                "answer) and objectives.kto.weight to 0"
+            )
         return self
 
 

@@ -284,6 +284,41 @@ class AdapterArtifact(Record):
     """(step, loss of the rows that did not train); empty without early stopping."""
 
 
+class PrivacyMechanism(Record):
+    """What one private run does to people's rows: the subsampled Gaussian mechanism, `steps` times over.
+
+    Neighbours are data sets that differ by all rows of one person.
+    """
+
+    people: int
+    sample_rate: float
+    """Chance with which each person is drawn for a step, independently."""
+    steps: int
+    noise_multiplier: float
+    """Standard deviation of the noise on the sum of a step's clipped gradients, in units of `max_grad_norm`."""
+    max_grad_norm: float
+    epsilon: float
+    delta: float
+    accountant: str
+    library: str
+    """Which version of which library counted, for example `opacus 1.6.0`."""
+
+
+class PrivacyCharge(Record):
+    """One line of the privacy ledger: what a private run took from the budget, written before it began."""
+
+    id: str
+    """Digest of everything that decides the run, its secret noise included: a resumed run has the same."""
+    model: str
+    request_id: str
+    snapshot: str
+    mechanism: PrivacyMechanism
+    total_epsilon: float
+    """Of all runs of the model up to and with this one, composed, at `total_delta`."""
+    total_delta: float
+    at: UtcDatetime
+
+
 class AdapterRef(Record):
     """What an engine needs to load one adapter: the version's name, its files and the digests they must have."""
 

@@ -20,6 +20,7 @@ from flows.best import pin_best
 from flows.context import Context
 from flows.ledger import Ledger, Output
 from flows.observer import Observer
+from flows.privacy import forget_key
 from flows.run import Run
 from flows.steps.evaluate import evaluate, pin_champion
 from flows.steps.gate import gate
@@ -104,6 +105,7 @@ def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
     if run.context.config.training.objectives.reference == "champion":
         _step(run, wrap, "pin_reference", pin_reference)
     _step(run, wrap, "train", train)
+    forget_key(run)
     same = _same_as(run)
     if same:
         return "unchanged", f"the adapter is that of {same}: the same rows and settings train the same weights"

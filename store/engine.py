@@ -15,9 +15,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from configs.errors import SchemaTooNewError, StoreError
 from store.rows import WRITE_OPTION
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration's revision (a test compares it with the scripts)."""
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All revisions this Tidemill knows, oldest first."""
 BUSY_TIMEOUT_MS = 30_000
 _SCRUB_TRIES = 3

@@ -488,3 +488,15 @@ source_cursors = Table(
     Column("failures", Integer, nullable=False),
     Column("updated_at", Time, nullable=False),
 )
+
+privacy_charges = Table(
+    "privacy_charges",
+    metadata,
+    # Append-only: what is spent is spent, whatever became of the run.
+    Column("id", String(64), primary_key=True),
+    Column("model", String(63), nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("at", Time, nullable=False),
+    Column("record", JSON, nullable=False),
+    UniqueConstraint("model", "number"),
+)

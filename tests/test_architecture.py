@@ -38,6 +38,7 @@ ONE_IMPORTER = {
         p.as_posix() in {"registry_hooks/mlflow_registry.py", "data_contracts/sources/mlflow_traces.py"}
     ),
     "great_expectations": lambda p: p.as_posix() == "data_contracts/expectations.py",
+    "opacus": lambda p: p.as_posix() == "training/privacy.py",
     "trl": lambda p: p.parts[0] == "training",
 }
 

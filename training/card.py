@@ -24,6 +24,7 @@ def training_card(
     seed: int,
     code_commit: str,
     result: dict[str, Any],
+    privacy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card as data.
 
@@ -34,6 +35,7 @@ def training_card(
         seed: of order and initial weights.
         code_commit: of Tidemill.
         result: steps, tokens, seconds and metrics.
+        privacy: what a private run guarantees and what not (`training.private_job`); left out if empty.
     """
     return {
         "card": VERSION,
@@ -43,6 +45,7 @@ def training_card(
         "seed": seed,
         "code_commit": code_commit,
         "result": result,
+        **({"privacy": privacy} if privacy else {}),
     }
 
 
@@ -58,17 +61,32 @@ def _named(derived: dict[str, Any]) -> dict[str, Any]:
     return {name: ", ".join(map(str, one)) if isinstance(one, list) else one for name, one in derived.items()}
 
 
+def _privacy(facts: dict[str, Any]) -> str:
+    """What the guarantee says, in a sentence, its figures, and what it does not cover."""
+    outside = " Incidents are outside it." if facts["incidents"] == "public" else ""
+    figures = {key: value for key, value in facts.items() if key != "not_covered"}
+    return (
+        "## Privacy\n\n"
+        f"Differentially private by person, epsilon {facts['epsilon']:.4g} at delta {facts['delta']:.2g}: "
+        f"leaving all rows of any one person out of the training rows would have made no outcome more than e^epsilon "
+        f"times as likely or as unlikely, but for a chance of delta.{outside} Losses are those of public rows, tokens "
+        f"those expected.\n\n"
+        f"{_table(figures)}\n\nNot covered: {'; '.join(facts['not_covered'])}.\n\n"
+    )
+
+
 def readme(card: dict[str, Any]) -> str:
     """The card for people, with the front matter that model hubs read."""
     base, data, result = card["base"], card["data"], card["result"]
     front = f"---\nbase_model: {json.dumps(base['reference'])}\nlibrary_name: peft\ntags: [lora, tidemill]\n---\n"
+    figures = {**{key: value for key, value in result.items() if key != "metrics"}, **result["metrics"]}
     return (
         f"{front}\n# LoRA adapter of {base['reference']}\n\n"
         f"Licence of the base: {base['licence']}. An adapter is a derived work of its base.\n\n"
         f"Load it on this base only; Tidemill checks the digests below first.\n\n"
         f"## Base\n\n{_table(base)}\n\n## Data\n\n{_table(data)}\n\n## Training\n\n"
         f"{_table({**card['training'], 'seed': card['seed'], 'code commit': card['code_commit'] or 'unknown'})}\n\n"
-        f"## Result\n\n{_table({**{k: v for k, v in result.items() if k != 'metrics'}, **result['metrics']})}\n"
+        f"{_privacy(card['privacy']) if 'privacy' in card else ''}## Result\n\n{_table(figures)}\n"
         + (f"\n## Made from another adapter\n\n{_table(_named(card['derived']))}\n" if "derived" in card else "")
     )
 

@@ -39,8 +39,12 @@ _KEPT = frozenset(
         "code_commit",
         "tokenizer_digest",
         "chat_template_digest",
+        "privacy",  # what is made of a private adapter alone is as private as that
     }
 )
+
+_OF_ONE = frozenset({"dataset_digest", "config_digest", "privacy"})
+"""Of these, what says nothing of several adapters together."""
 
 
 def check_scale(scale: float) -> None:
@@ -204,7 +208,7 @@ def publish_soup(
         raise InputError("adapters of a soup are of one base", expected="one base digest", found=sorted(bases))
     made, lost = soup([read_lora(ref) for ref in refs], weights, max_rank=max_rank)
     parts = [inherited_facts(ref) for ref in refs]
-    facts = {key: value for key, value in parts[0].items() if key not in ("dataset_digest", "config_digest")}
+    facts = {key: value for key, value in parts[0].items() if key not in _OF_ONE}
     facts |= {"rank": made.rank, "alpha": made.config["lora_alpha"], "truncated": lost}
     # An erasure finds an adapter by the data that taught it: a soup was taught by all its parents' data.
     facts["dataset_digests"] = sorted({d for part in parts for d in _datasets(part)})

@@ -25,6 +25,7 @@ from training import checkpoint, fence, reference
 from training.card import training_card
 from training.data import Example, Pair, Rated, TokenisedRows
 from training.early_stopping import looks
+from training.private_job import PrivateJob
 from training.ranks import ALONE, Ranks
 from training.sft import TrainResult
 
@@ -47,6 +48,7 @@ class Job:
     """The claim's fencing token (`training.fence`); decides nothing of the outcome."""
     reference: AdapterRef | None = None
     """What preferences and thumbs are measured against; None is the base."""
+    privacy: PrivateJob | None = None
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Job:
@@ -61,6 +63,7 @@ class Job:
             rest = {k: v for k, v in data.items() if k not in folders and k != "config"}
             if rest.get("reference") is not None:
                 rest["reference"] = AdapterRef.model_validate(rest["reference"])
+            rest["privacy"] = PrivateJob.of(rest.get("privacy"), config)
             return cls(**{"threads": 0, "code_commit": "", **rest, **folders, "config": config})
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError("not a training job", expected=", ".join(cls.__annotations__), found=error) from error
@@ -77,7 +80,8 @@ class Job:
 
     def fingerprint(self, snapshot: DatasetSnapshot) -> str:
         """Digest of everything that decides the outcome."""
-        return digest([self.base_digest, snapshot.digest, self.config_digest, self.code_commit])
+        plain = digest([self.base_digest, snapshot.digest, self.config_digest, self.code_commit])
+        return plain if self.privacy is None else self.privacy.fingerprint(plain)
 
 
 def _artifact(
@@ -87,6 +91,7 @@ def _artifact(
     from training.memory import peak_mb
 
     tail = result.losses[-max(1, len(result.losses) // 10) :]
+    private = {} if job.privacy is None or job.config.privacy is None else job.privacy.card(job.config.privacy)
     facts: dict[str, Any] = {
         "base_digest": job.base_digest,
         "dataset_digest": snapshot.digest,
@@ -105,8 +110,8 @@ def _artifact(
             "rows_unused": float(len(tokenised.unused)),
             "pairs": float(tokenised.count(Pair)),
             "thumbs": float(tokenised.count(Rated)),
-            "first_loss": result.losses[0],
-            "final_loss": sum(tail) / len(tail),
+            **({"first_loss": result.losses[0], "final_loss": sum(tail) / len(tail)} if tail else {}),
+            **{name: private[name] for name in ("epsilon", "delta", "noise_multiplier") if private},
             "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
             **({"held_out_loss": min(result.held_out)} if result.held_out else {}),
             "peak_memory_mb": round(peak_mb(model.device.type), 1),
@@ -137,8 +142,10 @@ def _artifact(
         seed=job.init_seed,
         code_commit=job.code_commit,
         result={key: facts[key] for key in ("steps", "tokens", "seconds", "metrics")},
+        privacy=private,
     )
-    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest={**facts, **tokens}, card=card)
+    manifest = {**facts, **tokens, **({"privacy": private} if private else {})}
+    name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest=manifest, card=card)
     return AdapterArtifact(digest=name, path=str(path), **facts)
 
 
@@ -222,6 +229,15 @@ def _check_base(job: Job, snapshot: DatasetSnapshot) -> None:
             )
 
 
+def _privately(job: Job, privacy: PrivateJob, model: Any, tokenised: TokenisedRows, run: dict[str, Any]) -> TrainResult:
+    """The run under differential privacy."""
+    from data_contracts.snapshots import read_rows
+    from training.private_loop import train_private
+
+    people = privacy.rows(read_rows(job.snapshot_path, split="train"), tokenised)
+    return train_private(model, people, job.config, privacy.mechanism, privacy.stream(run["fingerprint"]), **run)
+
+
 def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks = ALONE) -> Event:
     """Run one job: rows to a published adapter.
 
@@ -267,18 +283,17 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks 
     shared = f", {ranks.count} processes" if ranks.count > 1 else ""
     text = f"training on {len(tokenised.rows)} rows, {tokenised.tokens} tokens an epoch{shared}"
     emit({"event": "stage", "text": text})
-    result = train_lora(
-        model,
-        examples,
-        job.config,
-        seed=job.init_seed,
-        work_dir=job.work_dir,
-        fingerprint=job.fingerprint(snapshot),
-        on_step=lambda event: emit({"event": "progress", **event, "system": vitals.read()}),
-        names=tokenised.digests,
-        stopped=stopped,
-        ranks=ranks,
-    )
+    run: dict[str, Any] = {
+        "seed": job.init_seed,
+        "work_dir": job.work_dir,
+        "fingerprint": job.fingerprint(snapshot),
+        "on_step": lambda event: emit({"event": "progress", **event, "system": vitals.read()}),
+        "stopped": stopped,
+    }
+    if job.privacy is None:
+        result = train_lora(model, examples, job.config, names=tokenised.digests, ranks=ranks, **run)
+    else:
+        result = _privately(job, job.privacy, model, tokenised, run)
     if not ranks.main:
         return {}
     fence.check(job.work_dir, job.token)

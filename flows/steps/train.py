@@ -10,6 +10,7 @@ from data_contracts.digests import digest
 from data_contracts.records import Arm
 from flows.code import code_commit
 from flows.ledger import Output
+from flows.privacy import paid
 from flows.run import Run
 from store import erasure, pointer
 
@@ -54,7 +55,7 @@ def live_metrics(event: Mapping[str, Any]) -> dict[str, float]:
     """A progress event as the tracker shows it; MLflow has a page of its own for what begins with `system/`."""
     names = {"loss": "train_loss", "lr": "learning_rate", "tok_s": "tokens_per_s", "held_out": "held_out_loss"}
     system = {f"system/trainer_{name}": float(value) for name, value in event.get("system", {}).items()}
-    return {name: float(event[key]) for key, name in names.items() if key in event} | system
+    return {name: float(event[key]) for key, name in names.items() if event.get(key) is not None} | system
 
 
 class TrainingEvents:
@@ -71,8 +72,9 @@ class TrainingEvents:
                 self.run.observer.log(f"Trainer: {event['text']}.")
             return
         step, steps = int(event["step"]), int(event["steps"])
-        note = f"loss {event['loss']:.3f}, {event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
-        self.run.observer.progress("train", step, steps, note)
+        loss = event.get("loss")  # None: a private run has nothing public to tell of this step
+        note = f"{event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
+        self.run.observer.progress("train", step, steps, note if loss is None else f"loss {loss:.3f}, {note}")
         self._track(event, step)
 
     def _track(self, event: dict[str, Any], step: int) -> None:
@@ -99,6 +101,7 @@ def train(run: Run) -> Output:
             fix="run the retrain again; it reads what is left",
         )
     job = training_job(run)
+    job |= paid(run, job)
     run.observer.log(f"Training a LoRA adapter on snapshot {run.snapshot.digest[:12]} ({run.snapshot.counts}).")
     artifact = run_training(job, run.work_dir / "training", TrainingEvents(run))
     run.observer.log(
