@@ -325,6 +325,11 @@ class EvaluationSection(Section):
     """Prompts each phrase is tried with, half of them held-out ones of the target."""
     judge: JudgeSection | None = None
     """Off by default: no scorer asks a model."""
+    samples: Count = 0
+    """Answers to each item of the target and the anchors at `sample_temperature`, by champion and candidate, beside the
+    greedy one; reported, not gated. 0: off."""
+    sample_temperature: Annotated[float, Field(gt=0, le=2)] = 0.7
+    """Set it to what is served."""
     scales: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = ()
     """Strengths at which the trained adapter is tried, growing, for example [0.5, 0.7, 0.85, 1]. One is chosen on one
     half of the target and the anchors, and the gate judges it by the other half alone: bring twice the anchors the

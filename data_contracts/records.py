@@ -380,6 +380,24 @@ class SuiteScores(Record):
         return sum(i.score for i in self.items) / len(self.items) if self.items else float("nan")
 
 
+class SampledScores(Record):
+    """Several answers to each item at the served temperature (`evaluation/sampling.py`)."""
+
+    k: int
+    """Answers to each item."""
+    temperature: float
+    n: int
+    champion_mean: float
+    candidate_mean: float
+    difference: float
+    """Candidate minus champion, mean over items."""
+    lower: float
+    upper: float
+    """Two-sided interval, bootstrapped by item."""
+    unsure: float
+    """Share of items whose answers by the candidate did not all score alike."""
+
+
 class EvalReport(Record):
     """Base, champion and candidate on the same suites, per item."""
 
@@ -393,6 +411,8 @@ class EvalReport(Record):
     """The best accepted version, where it is neither base nor champion; empty otherwise."""
     slices: dict[str, dict[str, str]] = {}
     """suite name -> {item id: slice}."""
+    sampled: dict[str, SampledScores] = {}
+    """suite name -> several answers an item, where that was asked for."""
     seconds: float = 0.0
 
 

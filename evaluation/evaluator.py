@@ -9,7 +9,9 @@ from typing import Any
 
 from configs.errors import EvaluationError
 from data_contracts.records import AdapterRef, EvalItem
+from evaluation.loaded import LocalModels
 from evaluation.runner import run
+from evaluation.sampling import with_samples
 from evaluation.tools import tools_of
 from models.jobs import Emit, Event, JobStopped, serve_job, write_json
 
@@ -40,6 +42,7 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
 
     set_threads(int(job.get("threads") or 0))
     tools = tools_of(job)
+    loaded = LocalModels(base_path, base_digest, int(job.get("max_rank", 64)))
     report = run(
         base_path,
         base_digest,
@@ -52,7 +55,21 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         dataset_digest=str(job.get("dataset_digest", "")),
         best_suites=job.get("best_suites", ()),
         tools=tools,
+        loaded=loaded,
     )
+    if job.get("samples"):
+        report = with_samples(
+            report,
+            models,
+            {name: items for name, items in suites.items() if name in job["sampled_suites"]},
+            loaded,
+            k=int(job["samples"]),
+            temperature=float(job["sample_temperature"]),
+            batch=int(job.get("batch", 16)),
+            cache_dir=cache_dir,
+            tools=tools,
+            progress=progress,
+        )
     write_json(report_path, report.model_dump(mode="json"))
     done: Event = {"report_path": str(report_path), "seconds": report.seconds}
     if tools.judge is not None:

@@ -26,12 +26,16 @@ def evaluation_job(
     best_suites: Collection[str] = (),
     embedder: Path | None = None,
     judge: JudgeSection | None = None,
+    samples: int = 0,
+    sample_temperature: float = 0.7,
+    sampled_suites: Collection[str] = (),
 ) -> dict[str, Any]:
     """The job of `evaluation.evaluator`, JSON-ready; arguments as of `evaluation.runner.run`.
 
     Args:
         embedder: folder of the embedding model, for suites with scorer `similarity`.
         judge: for suites with scorer `rubric`; its key is read from the environment by the child.
+        samples: answers to each item of `sampled_suites` at `sample_temperature`, beside the greedy one; 0: none.
     """
     return {
         "base_path": str(base_path),
@@ -46,6 +50,9 @@ def evaluation_job(
         "best_suites": sorted(best_suites),
         "embedder": None if embedder is None else str(embedder),
         "judge": None if judge is None else judge.model_dump(mode="json"),
+        "samples": samples,
+        "sample_temperature": sample_temperature,
+        "sampled_suites": sorted(sampled_suites),
     }
 
 

@@ -21,6 +21,7 @@ from evaluation.report_findings import flip_rows, fragile, likelihood_rows, slic
 from evaluation.report_scales import STYLE as SCALES_STYLE
 from evaluation.report_scales import scales_section
 from evaluation.report_template import PAGE, STYLE
+from evaluation.rounds import Round, heat_map
 
 WORDS = {"pass": "Pass", "block": "Blocked", "inconclusive": "Inconclusive", "shown": "Shown"}
 MARKS = {"pass": "✓", "block": "✗", "inconclusive": "?", "shown": "·"}
@@ -243,6 +244,22 @@ def _lineage(
     return [(name, text or "-") for name, text in lineage]
 
 
+def _sampled(report: EvalReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "suite": suite,
+            "n": s.n,
+            "k": s.k,
+            "temperature": f"{s.temperature:g}",
+            "candidate": percent(s.candidate_mean),
+            "champion": percent(s.champion_mean),
+            "difference": f"{_points(s.difference)} [{_points(s.lower)}, {_points(s.upper)}]",
+            "unsure": percent(s.unsure),
+        }
+        for suite, s in report.sampled.items()
+    ]
+
+
 def _data_rows(snapshot: DatasetSnapshot | None) -> list[tuple[str, int]]:
     if snapshot is None:
         return []
@@ -259,6 +276,7 @@ def render_html(
     items: Mapping[str, Sequence[EvalItem]] | None = None,
     alpha: float = 0.05,
     choice: ScaleChoice | None = None,
+    rounds: Sequence[Round] = (),
 ) -> str:
     """Render the report.
 
@@ -269,6 +287,7 @@ def render_html(
         items: suite name -> items, so that flipped items show what was asked and required.
         alpha: level of the bounds, for the explanation.
         choice: how the adapter's strength was chosen, where it was.
+        rounds: of this model, this one last, for the table of forgetting.
 
     Returns:
         One HTML page under 2 MB: no script, no external resource, every text escaped.
@@ -301,5 +320,7 @@ def render_html(
         lineage=_lineage(report, decision, artifact, snapshot),
         alpha=alpha,
         scales=scales_section(choice),
+        heat=heat_map(rounds),
+        sampled=_sampled(report),
         **_forest(decision.suites),
     )

@@ -55,6 +55,10 @@ th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(-
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { color: var(--soft); font-weight: 600; }
 td.wrap { white-space: normal; text-align: left; min-width: 14rem; }
+.heat td { font-weight: 600; }
+.heat-3 { background: var(--block); color: var(--card); } .heat-2 { background: var(--block-bg); color: var(--block); }
+.heat-1 { color: var(--block); } .heat1 { color: var(--pass); }
+.heat2 { background: var(--pass-bg); color: var(--pass); } .heat3 { background: var(--pass); color: var(--card); }
 td.lost { color: var(--block); font-weight: 600; } td.gained { color: var(--pass); font-weight: 600; }
 .flip { border-top: 1px solid var(--line); padding: .6rem 0; overflow-wrap: anywhere; }
 .flip dl, .facts { display: grid; grid-template-columns: 6.5rem 1fr; gap: .1rem .75rem; margin: .25rem 0 0; font-size: .875rem; }
@@ -171,6 +175,32 @@ slice by itself; a warning means that more was lost than chance explains (sign t
 </details>
 {% else %}<p>No item changed.</p>{% endfor %}
 </section>
+
+{% if heat %}
+<section>
+<h2>Forgetting over the rounds</h2>
+<p class="soft">Each round's candidate minus the base, in percentage points of the items passed. A column that sinks is
+forgetting that creeps from round to round.</p>
+<div class="scroll"><table class="heat">
+<thead><tr><th>round</th>{% for suite in heat.suites %}<th><bdi>{{ suite }}</bdi></th>{% endfor %}<th>outcome</th></tr></thead>
+<tbody>{% for row in heat.rows %}<tr><td>{{ row.label }}</td>{% for cell in row.cells %}<td class="heat{{ cell.shade }}">{{ cell.text }}</td>{% endfor %}
+<td>{{ row.outcome }}</td></tr>{% endfor %}</tbody>
+</table></div>
+</section>
+{% endif %}
+
+{% if sampled %}
+<section>
+<h2>Several answers at the served temperature</h2>
+<p class="soft">{{ sampled[0].k }} answers to each item at temperature {{ sampled[0].temperature }}; the interval is bootstrapped by item (95 %). Unsure: not all
+of the candidate's answers scored alike. Shown, not gated.</p>
+<div class="scroll"><table>
+<thead><tr><th>suite</th><th>items</th><th>candidate</th><th>champion</th><th>difference</th><th>unsure</th></tr></thead>
+<tbody>{% for row in sampled %}<tr><td><bdi>{{ row.suite }}</bdi></td><td>{{ row.n }}</td><td>{{ row.candidate }}</td><td>{{ row.champion }}</td><td>{{ row.difference }}</td>
+<td>{{ row.unsure }}</td></tr>{% endfor %}</tbody>
+</table></div>
+</section>
+{% endif %}
 
 {% if negative_flips %}
 <section>

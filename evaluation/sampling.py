@@ -8,14 +8,19 @@ to an item are not independent (Efron and Tibshirani, "An Introduction to the Bo
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
 from data_contracts.digests import digest
-from data_contracts.records import EvalItem
+from data_contracts.records import AdapterRef, EvalItem, EvalReport, SampledScores
 from evaluation.answers import AnswerCache, Output
+from evaluation.loaded import LocalModels
+from evaluation.scorers.base import Tools
+from evaluation.scorers.registry import scorer
+from evaluation.scoring import score_outputs
 from evaluation.suites import item_digest
 
 RESAMPLES = 2000
@@ -55,7 +60,7 @@ def sample_answers(
 
     Args:
         ask: gives (model, tokenizer, adapter name) when a model is needed for the first time.
-        items: of scorers that judge an answer; a `choice` has none.
+        items: of scorers that judge an answer.
         k: answers to each item.
         temperature: above 0.
         seed: decides the samples, together with the item and the number of the answer.
@@ -72,8 +77,8 @@ def sample_answers(
     if temperature <= 0 or k < 1:
         raise EvaluationError("nothing to sample", expected="k of 1 and a temperature above 0", found=(k, temperature))
     for item in items:
-        if item.scorer == "choice":
-            raise EvaluationError("an item of scorer `choice` has no answer to sample", where=item.id)
+        if scorer(item.scorer).asks != "answer":
+            raise EvaluationError(f"an item of scorer `{item.scorer}` has no answer to sample", where=item.id)
     wanted = [(draw_key(item, draw), item) for item in items for draw in range(k)]
     fresh = dict(pair for pair in wanted if cache.get(pair[0]) is None)
     todo = sorted(fresh.items(), key=lambda pair: (sum(len(m.content) for m in pair[1].messages), pair[0]))
@@ -124,3 +129,69 @@ def compare_samples(
     pairs = [(sum(a) / len(a), sum(b) / len(b)) for a, b in zip(reference, candidate, strict=True)]
     unsure = sum(len(set(scores)) > 1 for scores in candidate) / len(candidate)
     return bootstrap([b - a for a, b in pairs], alpha=alpha, seed=seed), unsure
+
+
+def with_samples(
+    report: EvalReport,
+    models: Mapping[str, AdapterRef | None],
+    suites: Mapping[str, Sequence[EvalItem]],
+    loaded: LocalModels,
+    *,
+    k: int,
+    temperature: float,
+    batch: int,
+    cache_dir: Path,
+    tools: Tools,
+    seed: int = 0,
+    progress: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> EvalReport:
+    """The report with k sampled answers an item by champion and candidate, suite by suite.
+
+    Args:
+        models: `champion` and `candidate`; None is the base.
+        suites: those to sample; items without an answer of their own are left out.
+        loaded: the models of the run behind the report.
+        progress: called with events like those of `evaluation.runner.run`.
+    """
+    digests = {"champion": report.champion_digest, "candidate": report.candidate_digest}
+    decoding = sampled_decoding(temperature, seed)
+    found: dict[str, SampledScores] = {}
+    for name, all_items in suites.items():
+        items = [item for item in all_items if scorer(item.scorer).asks == "answer"]
+        if not items:
+            continue
+        scores: dict[str, list[tuple[float, ...]]] = {}
+        for role, model in digests.items():
+
+            def show(done: int, total: int, role: str = role, name: str = name) -> None:
+                stage = {"event": "progress", "stage": "evaluation", "model": role, "suite": f"{name}, sampled"}
+                progress({**stage, "done": done, "total": total, "eta_s": 0.0})
+
+            ref = models[role]
+            said = sample_answers(
+                lambda ref=ref: loaded.use(ref),  # type: ignore[misc]
+                items,
+                k=k,
+                temperature=temperature,
+                seed=seed,
+                batch=batch,
+                cache=AnswerCache(cache_dir, model, decoding),
+                progress=show,
+            )
+            flat = [Output(answer=answer) for answers in said for answer in answers]
+            given = score_outputs([item for item in items for _ in range(k)], flat, tools)
+            scores[role] = [tuple(s.score for s in given[i * k : (i + 1) * k]) for i in range(len(items))]
+        change, unsure = compare_samples(scores["champion"], scores["candidate"])
+        means = {role: sum(map(sum, rows)) / (k * len(items)) for role, rows in scores.items()}
+        found[name] = SampledScores(
+            k=k,
+            temperature=temperature,
+            n=len(items),
+            champion_mean=means["champion"],
+            candidate_mean=means["candidate"],
+            difference=change.mean,
+            lower=change.lower,
+            upper=change.upper,
+            unsure=unsure,
+        )
+    return report.model_copy(update={"sampled": found})

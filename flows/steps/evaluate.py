@@ -90,6 +90,9 @@ def evaluate(run: Run) -> Output:
         dataset_digest=run.snapshot.digest,
         threads=context.config.model.threads,
         best_suites=anchor_suites(context),
+        samples=context.config.evaluation.samples,
+        sample_temperature=context.config.evaluation.sample_temperature,
+        sampled_suites=("target", *anchor_suites(context)),
         **scoring_tools(context, suites),
     )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())

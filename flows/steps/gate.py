@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_contracts.records import EvalReport, GateDecision
+from evaluation.rounds import MAX_ROUNDS, Round, round_of
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
 from flows.steps.evaluate import gating_suites
-from store import audit
+from store import audit, requests, steps
 
 
 def _summary(decision: GateDecision, report_path: Path) -> str:
@@ -31,6 +32,19 @@ def _summary(decision: GateDecision, report_path: Path) -> str:
     return "\n".join([*lines, "", f"Full report: `{report_path}`"])
 
 
+def _history(run: Run, verdict: str) -> list[Round]:
+    """The rounds of this model that were evaluated, oldest first, and this one."""
+    found = []
+    with run.context.store.read() as conn:
+        for request in requests.list_requests(conn, run.context.model, limit=MAX_ROUNDS):
+            if request.id != run.request_id:
+                done = {step.name: step.output for step in steps.list_steps(conn, request.id) if step.output}
+                if "evaluate" in done:
+                    found.append((request.number, request.outcome or request.status, done["evaluate"]["means"]))
+    found.append((run.ledger.request.number, f"this one: {verdict}", run.outputs["evaluate"]["means"]))
+    return [round_of(f"#{number}", outcome, means) for number, outcome, means in sorted(found, key=lambda r: r[0])]
+
+
 def gate(run: Run) -> Output:
     """Return the decision and where the report is."""
     from evaluation.gate import decide
@@ -47,6 +61,7 @@ def gate(run: Run) -> Output:
         items=gating_suites(run),
         alpha=run.context.config.gate.alpha,
         choice=run.scale_choice,
+        rounds=_history(run, decision.verdict),
     )
     report_path = run.context.state.reports / f"{run.request_id}.html"
     write_text(report_path, html)

@@ -13,10 +13,11 @@ from eval_reports import flipped, report
 
 from configs.loader import HERE
 from configs.schema import GateSection, SuiteRule
-from data_contracts.records import AdapterArtifact, DatasetSnapshot, EvalItem, EvalReport, Message
+from data_contracts.records import AdapterArtifact, DatasetSnapshot, EvalItem, EvalReport, Message, SampledScores
 from evaluation.choice import ScaleChoice, ScalePoint, mark_front
 from evaluation.gate import decide
 from evaluation.report import render_html
+from evaluation.rounds import Round
 from evaluation.suites import load_suite
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -213,3 +214,27 @@ def test_chromium_shows_it_without_console_errors(tmp_path: Path, scheme: str, w
     header = picture.read_bytes()[:24]
     assert int.from_bytes(header[16:20]) == width
     assert picture.stat().st_size > 20_000
+
+
+def test_rounds_and_sampled_answers_are_shown_where_there_are_some():
+    found, items = example("pass")
+    sampled = SampledScores(
+        k=4,
+        temperature=0.7,
+        n=72,
+        champion_mean=0.1,
+        candidate_mean=0.8,
+        difference=0.7,
+        lower=0.6,
+        upper=0.8,
+        unsure=0.2,
+    )
+    found = found.model_copy(update={"sampled": {"target": sampled}})
+    rounds = [Round("#1", "<b>promoted", {"anchors": -0.12}), Round("#2", "this one: pass", {"anchors": 0.04})]
+    decision = decide(found, POLICY, "superiority", now=NOW)
+    html = render_html(found, decision, artifact=None, snapshot=None, title="x", items=items, rounds=rounds)
+    assert '<td class="heat-3">-12.0</td>' in html
+    assert '<td class="heat2">+4.0</td>' in html
+    assert "&lt;b&gt;promoted" in html
+    assert "4 answers to each item at temperature 0.7" in html
+    assert "Forgetting over the rounds" not in render_html(found, decision, artifact=None, snapshot=None, title="x")
