@@ -109,7 +109,7 @@ def note_of(config: TrainingSection, device: str, *, measured: bool) -> str:
     if setting.together == 1:
         return ""
     of = "process" if device == "cpu" else "GPU"
-    rate = f"one {of}'s measured" if measured else "an assumed"
+    rate = ("the machine's" if device == "cpu" else "one GPU's") + " measured" if measured else "an assumed"
     fetched = " and fetching the base's layers" if setting.sharded else ""
     return (
         f"memory is of one {of}; time is {rate} rate shared among {setting.together}, not calibrated across devices: "
