@@ -23,8 +23,8 @@ from data_contracts.digests import digest
 from data_contracts.records import EvalItem
 from evaluation.scorers.registry import known, scorer
 
-RESERVED = ("target", "incidents")
-"""Suites that are made of feedback and incidents."""
+RESERVED = ("target", "incidents", "fragility", "probes")
+"""Suites that Tidemill makes: of feedback, of incidents, of other suites, of the training rows."""
 SUFFIXES = (".jsonl", ".yaml", ".yml")
 _DEFAULTS = ("scorer", "system", "max_new_tokens", "slice", "threshold", "unseen")
 _FIELDS = ("id", "reference", "scorer", "choices", "max_new_tokens", "slice", "threshold", "unseen", "variants")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def run_candidates(
     max_rank: int = 64,
     progress: Event = lambda _: None,
     tools: Tools | None = None,
+    best_suites: Collection[str] = (),
 ) -> dict[str, EvalReport]:
     """A report of each candidate on the same items, in the order given.
 
@@ -60,6 +61,7 @@ def run_candidates(
             progress=lambda event, place=place: progress({**event, **place}),  # type: ignore[misc]
             loaded=loaded,
             tools=tools,
+            best_suites=best_suites,
         )
     return reports
 
@@ -102,6 +104,7 @@ def sweep(job: dict[str, Any], emit: Emit, stop: threading.Event) -> dict[str, A
         max_rank=max_rank,
         progress=progress,
         tools=tools_of(job),
+        best_suites=job.get("best_suites", ()),
     )
     write_json(report_path, {name: report.model_dump(mode="json") for name, report in reports.items()})
     return {"report_path": str(report_path), "seconds": round(sum(r.seconds for r in reports.values()), 3)}

@@ -16,11 +16,12 @@ from evaluation.choice import ScaleChoice, choose_among
 from evaluation.halves import Halves, make_halves
 from evaluation.launch import evaluation_job, run_sweep
 from evaluation.suites import item_digest
+from flows.best import pinned_best
 from flows.files import write_text
 from flows.ledger import Output
 from flows.run import Run
 from flows.steps.evaluate import own_suites, ref_of
-from flows.suites import scoring_tools
+from flows.suites import anchor_suites, scoring_tools
 from models.adapters import read_manifest
 
 INTRUDERS = "1, intruders reduced"
@@ -73,14 +74,20 @@ def _try(run: Run, halves: Halves) -> tuple[ScaleChoice, dict[str, AdapterRef], 
     refs, scales = _publish(run)
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
+    best = pinned_best(run)
     job = evaluation_job(
         base_path=base.path,
         base_digest=base.digest,
-        models={"base": None, "champion": served.adapter},
+        models={
+            "base": None,
+            "champion": served.adapter,
+            **({} if best is None else {"best": best.adapter}),
+        },
         suites=halves.selection,
         cache_dir=context.state.cache / "evaluation",
         batch=context.config.evaluation.batch,
         threads=context.config.model.threads,
+        best_suites=anchor_suites(context),
         **scoring_tools(context, halves.selection),
     )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in halves.selection.items())
