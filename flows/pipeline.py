@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from configs.deciding import HOW
 from configs.errors import (
     RegistryError,
     StaleTokenError,
@@ -32,7 +33,7 @@ from flows.steps.sweep import sweep
 from flows.steps.track import resume_tracking, track
 from flows.steps.train import pin_reference, train
 from flows.steps.validate import validate_rows
-from store import audit, requests, versions
+from store import audit, requests, steps, versions
 
 Work = Callable[[], Output]
 Wrap = Callable[[str, Work], Output]
@@ -56,33 +57,35 @@ def plain(_name: str, work: Work) -> Output:
 def _inputs(run: Run, name: str) -> dict[str, Any]:
     """Everything a step's output depends on (its digest decides whether an earlier output stands)."""
     out = run.outputs
-    thumbs = run.section("training")["objectives"]["kto"] if run.thumbs_teach else {}
+    training = run.context.config.training
+    thumbs = training.objectives.kto.model_dump(mode="json") if run.thumbs_teach else {}
     if name == "ingest":
         return {"request": run.request_id, **({"thumbs": True} if thumbs else {})}
     if name == "validate":
-        return {"rows": out["ingest"]["digest"], "contract": run.section("ingest")}
+        return {"rows": out["ingest"]["digest"], "contract": run.changed("ingest")}
     if name == "snapshot":
-        sections = {key: run.section(key) for key in ("curation", "replay", "model")}
+        sections = {key: run.changed(key) for key in ("curation", "replay", "model")}
         more = {"thumbs": thumbs} if thumbs else {}
         return {"rows": out["ingest"]["digest"], "contract": out["validate"]["contract_digest"], **sections, **more}
     if name in ("track", "pin_champion", "pin_best", "pin_reference"):
         return {"request": run.request_id, "snapshot": run.snapshot.digest}
     if name == "train":
         against = {"reference": out["pin_reference"]} if "pin_reference" in out else {}
-        return {"snapshot": run.snapshot.digest, "training": run.section("training"), **against}
+        settings = {key: value for key, value in run.changed("training").items() if key not in HOW}
+        return {"snapshot": run.snapshot.digest, "training": settings, **against}
     chosen = {"choice": out["sweep"]["choice_digest"]} if "sweep" in out else {}
     if name in ("sweep", "evaluate"):
         # What was evaluated by an earlier version of Tidemill stands: settings of the sweep count where there is one.
-        evaluation = run.section("evaluation")
-        if not evaluation["scales"]:
+        evaluation = run.changed("evaluation")
+        if not run.context.config.evaluation.scales:
             evaluation = {key: value for key, value in evaluation.items() if key not in SWEEP_SETTINGS}
         pinned = {"champion": out["pin_champion"]["version"], "best": out["pin_best"]["version"]}
         about = {"snapshot": run.snapshot.digest, **pinned, "evaluation": evaluation}
         if name == "sweep":
-            return {"adapter": run.trained.digest, **about, "gate": run.section("gate")}
+            return {"adapter": run.trained.digest, **about, "gate": run.changed("gate")}
         return {"adapter": run.artifact.digest, **about, **chosen}
     if name == "gate":
-        about = {"report": out["evaluate"]["path"], "gate": run.section("gate")}
+        about = {"report": out["evaluate"]["path"], "gate": run.changed("gate")}
         return {"adapter": run.artifact.digest, **about, **chosen}
     return {"adapter": run.artifact.digest, "step": name}
 
@@ -94,8 +97,25 @@ def _step(run: Run, wrap: Wrap, name: str, work: Callable[[Run], Output]) -> Out
     return output
 
 
+def _done(run: Run) -> dict[str, Output]:
+    """Outputs of the steps that are done, whatever their inputs were."""
+    with run.context.store.read() as conn:
+        found = steps.list_steps(conn, run.request_id)
+    return {step.name: step.output for step in found if step.status == "done" and step.output is not None}
+
+
 def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
-    """Do what is not proved done; return (outcome, detail)."""
+    """Do what is not proved done; return (outcome, detail).
+
+    A retrain whose canary is out only waits for it: people are being answered by what was proved then, and other
+    settings or another version of Tidemill since must not train, judge or register anything under its feet.
+    """
+    done = _done(run)
+    if "begin_rollout" in done:
+        run.outputs |= done
+        forget_key(run)
+        verdict = _step(run, wrap, "await_rollout", await_rollout)
+        return str(verdict["state"]), str(verdict["reason"])
     _step(run, wrap, "ingest", ingest)
     _step(run, wrap, "validate", validate_rows)
     if not _step(run, wrap, "snapshot", snapshot)["trainable"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs.deciding import deciding
 from configs.errors import ConflictError, SnapshotError, TrainingError
 from data_contracts.digests import digest
 from data_contracts.records import PrivacyCharge, PrivacyMechanism, SnapshotRow, utc_now
@@ -113,9 +114,10 @@ def paid(run: Run, job: Mapping[str, Any]) -> dict[str, Any]:
     folder = run.work_dir / "training"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / OWNERS, f"{found}\n".replace("None", "null"))
-    deciding = {name: job.get(name) for name in _DECIDING}
+    settled = {name: job.get(name) for name in _DECIDING}
+    settled["config"] = deciding(run.context.config.training)
     run_is = {"snapshot": run.snapshot.digest, "owners": found, "mechanism": mechanism.model_dump(mode="json")}
-    charge = digest({**deciding, **run_is, "key": digest(run_key(folder / KEY).hex())})
+    charge = digest({**settled, **run_is, "key": digest(run_key(folder / KEY).hex())})
     _charge(run, charge, mechanism)
     return {
         "privacy": {

@@ -94,6 +94,15 @@ class Run:
             return [i for i in incidents.all(conn, self.context.model) if i.id in pinned]
 
     def section(self, name: str) -> dict[str, Any]:
-        """One section of the profile as plain data, for a step's input digest."""
+        """One section of the profile as plain data."""
         section: dict[str, Any] = getattr(self.context.config, name).model_dump(mode="json")
+        return section
+
+    def changed(self, name: str) -> dict[str, Any]:
+        """What the profile sets in one section, for a step's input digest.
+
+        Settings at their default are left out, so that a version of Tidemill with one more of them lets a retrain on
+        its way keep what it has.
+        """
+        section: dict[str, Any] = getattr(self.context.config, name).model_dump(mode="json", exclude_defaults=True)
         return section

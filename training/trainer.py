@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.deciding import deciding
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from data_contracts.digests import digest
@@ -72,11 +73,10 @@ class Job:
     def config_digest(self) -> str:
         """Digest of the training section, the seed and the reference where it is not the base.
 
-        How many processes share the work is left out: it decides nothing about the adapter.
+        Settings that decide nothing about the adapter are left out (`configs.deciding`).
         """
         against = {} if self.reference is None else {"reference": self.reference.digest}
-        section = self.config.model_dump(mode="json", exclude={"distributed"})
-        return digest({"training": section, "init_seed": self.init_seed, **against})
+        return digest({"training": deciding(self.config), "init_seed": self.init_seed, **against})
 
     def fingerprint(self, snapshot: DatasetSnapshot) -> str:
         """Digest of everything that decides the outcome."""

@@ -34,25 +34,28 @@ def at_evaluation(root: Path, **evaluation: Any) -> Run:
         "snapshot": {"snapshot": SNAPSHOT.model_dump(mode="json")},
         "train": {"artifact": ADAPTER.model_dump(mode="json")},
         "pin_champion": {"version": "base", "adapter": None},
+        "pin_best": {"version": "base", "adapter": None},
     }
     return run
 
 
 def test_without_scales_every_step_depends_on_what_it_did_before(tmp_path: Path) -> None:
     run = at_evaluation(tmp_path, scale_gain_kept=0.9)
-    section = {k: v for k, v in run.section("evaluation").items() if k not in SWEEP_SETTINGS}
-    assert {"anchors", "batch", "max_new_tokens"} <= section.keys()
+    section = {k: v for k, v in run.changed("evaluation").items() if k not in SWEEP_SETTINGS}
+    assert "scale_gain_kept" in run.changed("evaluation")
+    assert "scale_gain_kept" not in section
     assert _inputs(run, "evaluate") == {
         "adapter": ADAPTER.digest,
         "snapshot": SNAPSHOT.digest,
         "champion": "base",
+        "best": "base",
         "evaluation": section,
     }
     run.outputs["evaluate"] = {"path": "/report.json"}
     assert _inputs(run, "gate") == {
         "report": "/report.json",
         "adapter": ADAPTER.digest,
-        "gate": run.section("gate"),
+        "gate": run.changed("gate"),
     }
     assert _inputs(run, "register") == {"adapter": ADAPTER.digest, "step": "register"}
     assert (run.artifact, run.scale_choice) == (ADAPTER, None)
@@ -63,7 +66,7 @@ def test_with_scales_what_follows_depends_on_the_choice(tmp_path: Path) -> None:
     run = at_evaluation(tmp_path, scales=[0.5, 1.0])
     asked = _inputs(run, "sweep")
     assert asked["adapter"] == ADAPTER.digest
-    assert asked["gate"] == run.section("gate"), "the choice keeps to the gate's margins"
+    assert asked["gate"] == run.changed("gate"), "the choice keeps to the gate's margins"
     assert asked["evaluation"]["scales"] == [0.5, 1.0]
     half = ADAPTER.model_copy(update={"digest": "5" * 64, "alpha": 4.0})
     run.outputs["sweep"] = {"artifact": half.model_dump(mode="json"), "choice_digest": "one"}
