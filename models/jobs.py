@@ -89,6 +89,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def _let_go(process: subprocess.Popen[bytes], stdin: IO[bytes]) -> None:
+    """Close the pipe once the child has ended: what it started and left behind sees by that that nobody is there.
+
+    A process that begins after its launcher was killed cannot tell by its parent: it never saw another.
+    """
+    process.wait()
+    with contextlib.suppress(OSError, ValueError):
+        stdin.close()
+
+
 def _tail(log: Path, lines: int = 12) -> str:
     if not log.is_file():
         return ""
@@ -157,6 +167,7 @@ def run_job(
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:
         raise AssertionError("Popen was asked for pipes")
+    threading.Thread(target=_let_go, args=(process, stdin), daemon=True).start()
     try:
         final = _read_events(stdout, on_event)
         code = process.wait()

@@ -20,8 +20,10 @@ PIECES = [
     "é", "返品", "🙂", "(", "[",
     "\\", "It ships today.", "nan", "[INST]", "\r", "\ufeff", "DE89370400440532013000",
 ]  # fmt: skip
+# A card's digits right behind another number's are no card any more: nothing says where one ends.
 FORBIDDEN = re.compile(
-    "[\x00\u200b\u202e\ufeff\ud800]|<\\|im_start|<script|a@b\\.de|4111111111111111|<EMAIL_1>|\\bidiot\\b|\\[INST|x{801}"
+    "[\x00\u200b\u202e\ufeff\ud800]|<\\|im_start|<script|a@b\\.de|(?<!\\d)4111111111111111(?!\\d)|<EMAIL_1>"
+    "|\\bidiot\\b|\\[INST|x{801}"
 )
 TEXT = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
 
