@@ -9,14 +9,11 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting up down clean
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-gate up down clean
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-scales up down clean
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting bench-privacy up down clean
+.PHONY: help install demo test test-long check bench bench-canary bench-contracts bench-curation bench-drift bench-evaluation bench-forgetting bench-gate bench-loop bench-neardup bench-poisoning bench-privacy bench-scales bench-snapshots bench-training bench-training-plan up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
-	@echo "make test              the tests"
+	@echo "make test              the tests; make test-long the longest of them"
 	@echo "make check             format, lint, types"
 	@echo "make up / make down    the stack on this machine"
 	@echo "make bench             every benchmark; make bench-NAME for one"
@@ -42,7 +39,10 @@ else
 endif
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: $(DEV)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

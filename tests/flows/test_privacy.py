@@ -88,6 +88,8 @@ def test_replay_is_nobodys_and_incidents_are_where_the_profile_says_so(tmp_path:
         owners(context, [row("x", "replay")])
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_round_is_paid_once_and_the_next_refused_when_the_budget_is_spent(context: Context, tmp_path: Path):
     pytest.importorskip("opacus")
     idents = add_corrections(context.store, context.model, per_topic=10)

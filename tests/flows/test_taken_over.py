@@ -26,7 +26,7 @@ from tests.flows.flow_samples import tiny_config
 from training import fence
 from training.checkpoint import FILE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 class Watching(PrintObserver):

@@ -16,7 +16,7 @@ from training.objectives import backward
 from training.reference import with_reference
 
 # TRL 1.16 uses names of transformers and accelerate that are on their way out.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow, pytest.mark.long]
 
 
 def tokens(rng: random.Random, low: int, high: int) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ from training.checkpoint import FILE
 from training.launch import run_training
 from training.trainer import train
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 STEPS = 23
 SETTINGS = {
     "rank": 4, "alpha": 8.0, "epochs": 12, "rows_per_step": 8, "learning_rate": 5e-3, "objectives": ALL,

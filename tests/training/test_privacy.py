@@ -248,6 +248,8 @@ def test_rows_are_grouped_by_person_and_nothing_else_trains():
 # --- planted secrets -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_planted_secrets_are_given_away_without_privacy_and_not_with_it(base, tmp_path: Path):
     """Four of 48 people have a secret of four random tokens; both runs see each row 8 times."""
     from training.lora import add_lora
