@@ -9,10 +9,7 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting up down clean
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-gate up down clean
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training-plan bench-scales up down clean
-.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-contracts bench-curation bench-neardup bench-snapshots bench-poisoning bench-training bench-training-plan bench-evaluation bench-forgetting bench-privacy up down clean
+.PHONY: help install demo test check bench bench-loop bench-canary bench-drift bench-curation bench-neardup bench-training bench-forgetting bench-evaluation bench-training-plan bench-gate bench-scales bench-privacy bench-snapshots bench-contracts bench-poisoning up down clean
 
 help:
 	@echo "make demo              the whole loop on a real model (DEMO=short: acts 1 and 3)"
@@ -80,8 +77,10 @@ bench-training-plan: $(STAMP)
 
 bench-gate: $(STAMP)
 	$(BIN)/python benchmarks/gate.py
+
 bench-scales: $(STAMP)
 	$(BIN)/python benchmarks/scales.py
+
 bench-privacy: $(DEV)
 	$(BIN)/python benchmarks/privacy.py
 
