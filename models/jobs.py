@@ -129,6 +129,7 @@ def run_job(
     on_event: Emit,
     env: Mapping[str, str] | None = None,
     launcher: Sequence[str] = ("-m",),
+    unsaid: Callable[[Path, str], TidemillError] | None = None,
 ) -> Event:
     """Run `python -m MODULE --job JOB.json` to its end and give every event to `on_event` as it comes.
 
@@ -142,6 +143,8 @@ def run_job(
         on_event: called with {"event": "progress", ...} and at last {"event": "done", ...}.
         env: more environment variables of the child.
         launcher: what stands between `python` and the module's name; another one may start it several times over.
+        unsaid: makes, of the log's path and what was found, the error of a child that ended by itself without a final
+            event; None is what is raised below.
 
     Returns:
         The final event, `{"event": "done", ...}`.
@@ -183,11 +186,14 @@ def run_job(
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         what = "was stopped before it finished" if code in (STOPPED, -9, -15) else "ended unexpectedly"
         lost = code < 0 or code == STOPPED  # killed from outside: another attempt may do better
+        found = f"{how}; end of its log: {_tail(log_path) or '(empty)'}"
+        if final is None and unsaid is not None and not lost:
+            raise unsaid(log_path, found)
         raise (WorkerLostError if lost else failure)(
             f"{module} {what}",
             where=log_path,
             expected="a final `done` event and exit code 0",
-            found=f"{how}; end of its log: {_tail(log_path) or '(empty)'}",
+            found=found,
             fix="run it again: finished work is kept; if it was killed for memory, lower rows_per_step or batch",
         )
     return final
@@ -226,7 +232,7 @@ def _watch_launcher(stop: threading.Event) -> None:
     launcher = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == launcher:
+        while launcher != 1 and os.getppid() == launcher:  # 1: it was gone before this process looked
             threading.Event().wait(0.5)
         _leave(stop)
 

@@ -9,12 +9,12 @@ NODE_RANK is 0, 1, 2 ... in any fixed order, as torch's launchers have it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from models.jobs import Event, write_json
 
 CALL = ".training-call.json"
 POLL_S = 1.0
+_UNREADABLE = (OSError, KeyError, TypeError, ValueError)
+"""What a share that fails, or a call of another version, raises; pydantic's and JSON's errors are ValueErrors."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,21 @@ def _misplaced(setting: DistributedSection, found: str) -> ConfigError:
     )
 
 
-@contextmanager
-def called(setting: DistributedSection, job: Mapping[str, Any]) -> Iterator[None]:
-    """While the block runs, the other machines find this job."""
+@contextlib.contextmanager
+def called(setting: DistributedSection, job: Mapping[str, Any]) -> Iterator[str]:
+    """While the block runs, the other machines find this job; gives the call's id, "" where nobody is called."""
     if setting.machines == 1:
-        yield
+        yield ""
         return
-    path = Path(job["out_dir"]) / CALL
-    write_json(path, {"id": uuid.uuid4().hex, "job": dict(job)})
+    path, name = Path(job["out_dir"]) / CALL, uuid.uuid4().hex
+    write_json(path, {"id": name, "job": dict(job)})
     try:
-        yield
+        yield name
     finally:
-        path.unlink(missing_ok=True)
+        # Not a newer claim's call. Tolerated: a share that is away now; a call left behind costs one failed start.
+        with contextlib.suppress(*_UNREADABLE):
+            if (read_call(path) or ("",))[0] == name:
+                path.unlink(missing_ok=True)
 
 
 def read_call(path: Path) -> tuple[str, dict[str, Any]] | None:
@@ -97,7 +102,8 @@ def follow(
 ) -> None:
     """Start this machine's part of every job that is called out.
 
-    A job that fails is told and forgotten: the machine that called starts it again, with a new call.
+    A job that fails is told and forgotten: the machine that called starts it again, with a new call. A share that is
+    away for a while, or a call this version cannot read, is told once and ends nothing.
 
     Args:
         adapters: the adapters' root, on the file system all machines share.
@@ -105,22 +111,35 @@ def follow(
         say: called with what happens here.
         calls: end after so many; None never.
     """
-    from training.launch import run_ranks
-
     done: set[str] = set()
+    told = ""
     while calls is None or len(done) < calls:
-        call = read_call(adapters / CALL)
+        try:
+            call = read_call(adapters / CALL)
+        except _UNREADABLE as error:
+            call, message = None, f"{type(error).__name__}: {error}"
+            if message != told:
+                say({"event": "error", "message": message, "where": str(adapters / CALL)})
+            told = message
         if call is None or call[0] in done:
             time.sleep(POLL_S)
             continue
-        name, job = call
-        done.add(name)
+        told = ""
+        done.add(call[0])
         try:
-            node = this_node(DistributedSection.model_validate(job["config"]["distributed"]), environ)
-            say({"event": "stage", "text": f"machine {node.rank} takes part in {job['work_dir']}"})
-            run_ranks(job, Path(job["work_dir"]) / f"machine-{node.rank}", say, None, node)
+            _take_part(*call, environ, say)
         except TidemillError as error:
             say({"event": "error", **error.as_dict()})
+        except _UNREADABLE as error:
+            say({"event": "error", "message": f"{type(error).__name__}: {error}", "where": f"call {call[0]}"})
+
+
+def _take_part(call: str, job: dict[str, Any], environ: Mapping[str, str], say: Callable[[Event], None]) -> None:
+    from training.launch import run_ranks
+
+    node = this_node(DistributedSection.model_validate(job["config"]["distributed"]), environ)
+    say({"event": "stage", "text": f"machine {node.rank} takes part in {job['work_dir']}"})
+    run_ranks(job, Path(job["work_dir"]) / f"machine-{node.rank}", say, None, node, call)
 
 
 def main() -> int:

@@ -24,10 +24,12 @@ from models.jobs import Emit, Event, JobStopped, serve_job
 from models.licences import base_licence
 from training import checkpoint, fence, reference
 from training.card import training_card
+from training.code import code_commit
 from training.data import Example, Pair, Rated, TokenisedRows
 from training.early_stopping import looks
 from training.private_job import PrivateJob
 from training.ranks import ALONE, Ranks
+from training.same_job import check_same_job
 from training.sft import TrainResult
 
 
@@ -197,6 +199,14 @@ def _tokenised(job: Job) -> TokenisedRows:
     return found
 
 
+def _steps(job: Job, tokenised: TokenisedRows) -> int:
+    """Optimiser steps of the whole run."""
+    from training.fit import steps_of, trained
+
+    config = job.config.model_copy(update={"seed": job.init_seed})
+    return len(steps_of(trained(tokenised.rows, config), config))
+
+
 def _model(job: Job, ranks: Ranks) -> Any:
     """The base with a fresh adapter; the base sharded where that was asked for."""
     from models.loading import load_base
@@ -253,6 +263,7 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks 
     Raises:
         SnapshotError: the snapshot is not whole.
         TrainingError: the base is not the one the job and the snapshot name; nothing to train on; it cannot fit;
+            ranks that would not train the same adapter;
             training diverged; no memory or disk left.
         StaleTokenError: a newer claim trains in this job's folder.
         JobStopped: `stop` was set; the checkpoint is saved.
@@ -268,6 +279,9 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks 
         _check_base(job, snapshot)
     set_threads(job.threads)
     tokenised = _tokenised(job)
+    if ranks.count > 1:
+        # Nobody loads before all are here: what one holds already would be missing where another asks what is free.
+        check_same_job(job.fingerprint(snapshot), code_commit(), _steps(job, tokenised), ranks)
     emit({"event": "stage", "text": "loading the base model"})
     model = _model(job, ranks)
 

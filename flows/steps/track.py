@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from configs.errors import NotFoundError, RegistryError
-from flows.code import code_commit
 from flows.ledger import Output
 from flows.run import Run
+from training.code import code_commit
 
 
 def track(run: Run) -> Output:

@@ -8,11 +8,11 @@ from typing import Any
 from configs.errors import RegistryError, SnapshotError
 from data_contracts.digests import digest
 from data_contracts.records import Arm
-from flows.code import code_commit
 from flows.ledger import Output
 from flows.privacy import paid
 from flows.run import Run
 from store import erasure, pointer
+from training.code import code_commit
 
 
 def pin_reference(run: Run) -> Output:

@@ -89,6 +89,11 @@ def test_an_unforeseen_error_and_a_sudden_death_are_reported_with_the_log(tmp_pa
         run_job("evaluation_child", {"kind": "crash"}, tmp_path, lambda e: None, child)
     with pytest.raises(TrainingError, match="last words"):
         run_job("evaluation_child", {"kind": "die"}, tmp_path, lambda e: None, child)
+    with pytest.raises(WorkerLostError, match=r"evaluation_child\.log: exit code 7.*last words"):
+        run_job(
+            "evaluation_child", {"kind": "die"}, tmp_path, lambda e: None, child,
+            unsaid=lambda log, found: WorkerLostError(f"{log.name}: {found}".replace("\n", " ")),
+        )  # fmt: skip
     with pytest.raises(EvaluationError, match="ended unexpectedly"):
         run_job("evaluation.no_such_module", {}, tmp_path, lambda e: None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rank_threads import in_ranks
 from test_signals import ALL, signals
 from training_samples import make_job
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, TrainingError, WorkerLostError
 from configs.objectives import ObjectivesSection
 from configs.schema import TrainingSection
 from models.jobs import JobStopped
@@ -20,12 +21,13 @@ from models.packing import TokenRow
 from training import reference
 from training.checkpoint import FILE
 from training.data import Example, tokenise
-from training.launch import launcher, threads_each
-from training.nodes import Node, called, read_call, this_node
+from training.launch import launcher, lost_launcher, run_training, threads_each
+from training.nodes import CALL, Node, called, follow, read_call, this_node
 from training.ranks import ALONE, Ranks
+from training.same_job import check_same_job
 from training.sft import TrainResult, train_lora
 from training.shares import deal, groups_of
-from training.trainer import Job
+from training.trainer import Job, train
 
 SETTINGS = {
     "rank": 4, "alpha": 8.0, "epochs": 4, "rows_per_step": 7, "learning_rate": 5e-3, "checkpoint_steps": 100,
@@ -196,6 +198,105 @@ def test_a_call_is_out_for_as_long_as_the_run_and_only_where_others_should_hear_
         assert (read_call(tmp_path / ".training-call.json") or first)[0] != first[0], "another attempt, another call"
     with called(TrainingSection().distributed, job):
         assert list(tmp_path.iterdir()) == []
+    with called(two, job) as older:
+        with called(two, {**job, "attempt": 2}) as newer:
+            pass
+        (tmp_path / CALL).write_text('{"id": "newest", "job": {}}')
+    assert len({older, newer, "newest"}) == 3
+    assert read_call(tmp_path / CALL) == ("newest", {}), "an older claim that ends leaves a newer one's call"
+
+
+def test_what_a_follower_cannot_read_is_told_once_and_does_not_end_it(tmp_path: Path) -> None:
+    (tmp_path / CALL).mkdir()  # reading it is an OSError, as of a share that is away
+    texts = ['{"id": "a", "job": {"config": {"distributed": {"machines": "many"}}}}', '{"id": "b", "job": {}}']
+    told: list[str] = []
+
+    def say(event: dict[str, Any]) -> None:
+        told.append(event["message"])
+        if (tmp_path / CALL).is_dir():
+            (tmp_path / CALL).rmdir()
+        if texts:
+            (tmp_path / CALL).write_text(texts.pop(0))
+
+    follow(tmp_path, {}, say, calls=2)
+    assert [message.split(":")[0] for message in told] == ["IsADirectoryError", "ValidationError", "KeyError"]
+
+
+def test_launchers_wait_timeout_s_for_each_other_and_meet_under_the_calls_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As accelerate and torch read it, up to where they would start processes."""
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.launch import _filter_args, prepare_multi_gpu_env
+    from torch.distributed.run import config_from_args, get_args_parser
+
+    two = TrainingSection.model_validate({"distributed": {"machines": 2, "timeout_s": 7.5}}).distributed
+    monkeypatch.setenv("PET_RDZV_ID", "call-1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    given_args = [*launcher(two, Node(1, "trainer-0", 29512))[2:], "training.rank", "--job", "j"]
+    args = launch_command_parser().parse_args(given_args)
+    prepare_multi_gpu_env(args)
+    config = config_from_args(_filter_args(args, get_args_parser(), ["--training_script", "training.rank"]))[0]
+    assert (config.run_id, config.rdzv_endpoint) == ("call-1", "trainer-0:29512")
+    assert (int(config.rdzv_configs["timeout"]), config.rdzv_configs["rank"]) == (8, 1)
+
+
+def test_a_launcher_that_ends_without_a_word_names_the_machines_and_may_be_tried_again() -> None:
+    three = TrainingSection.model_validate({"distributed": {"machines": 3, "timeout_s": 60}}).distributed
+    error = lost_launcher(
+        three, Node(0, "trainer-0", 29500), Path("rank.log"), "exit code 1; end of its log: timed out"
+    )
+    assert isinstance(error, WorkerLostError)
+    assert "machine 0 of 3, meeting at trainer-0:29500" in str(error.where)
+    assert "machine 1 and 2 (NODE_RANK)" in str(error.fix)
+    alone = lost_launcher(TrainingSection().distributed, Node(), Path("rank.log"), "exit code 1")
+    assert "NODE_RANK" not in str(alone.fix)
+
+
+def test_a_flow_on_another_than_the_first_machine_is_refused(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "trainer-0")
+    job = make_job(tiny_base, tmp_path, distributed={"machines": 2})
+    with pytest.raises(ConfigError, match="on the first machine only"):
+        run_training(job, tmp_path / "work", lambda event: None)
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (("job", "0abc", 9), None),
+        (("job", "unknown", 9), None),
+        (("job", "v0.1.0", 9), None),  # there a commit, here a version: nobody knows whether they differ
+        (("job", "0abc+dirty", 9), "rank 1 has another code"),
+        (("else", "0abc", 8), "rank 1 has another job; rank 1 has another steps"),
+    ],
+)
+def test_ranks_that_would_not_train_the_same_adapter_are_refused_on_all(
+    other: tuple[str, str, int], found: str | None
+) -> None:
+    def check(ranks: Ranks) -> str | None:
+        try:
+            check_same_job(*(other if ranks.rank == 1 else ("job", "0abc", 9)), ranks)
+        except TrainingError as error:
+            return str(error.found).split("; here")[0]
+        return None
+
+    assert in_ranks(3, check) == [found] * 3
+
+
+def test_ranks_compare_their_jobs_before_any_of_them_loads_a_base(tiny_base: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def refused(ranks: Ranks) -> str:
+        job = make_job(tiny_base, tmp_path / str(ranks.rank), init_seed=ranks.rank)
+        job = {**job, "work_dir": str(tmp_path / "work"), "threads": 0}
+        with pytest.raises(TrainingError) as caught:
+            train(job, lambda event: said.append(event["text"]), threading.Event(), ranks)
+        return str(caught.value)
+
+    assert ["would not train the same adapter" in str(message) for message in in_ranks(2, refused)] == [True, True]
+    assert said == []
 
 
 def test_the_cores_are_divided_among_the_processes() -> None:
