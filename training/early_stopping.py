@@ -18,7 +18,7 @@ from configs.schema import EarlyStopping, TrainingSection
 from models.packing import TokenRow, pack, token_nll
 from training.checkpoint import BEST, Progress
 from training.data import Example
-from training.faults import check_weights, writing
+from training.faults import check_weights, finite, naming_memory, writing
 from training.packing import PACK_TOKENS
 from training.ranks import ALONE, Ranks
 
@@ -86,11 +86,19 @@ class Watch:
     work_dir: Path
     ranks: Ranks = ALONE
 
-    def look(self, model: Any, parameters: Sequence[Any], done: Progress) -> bool:
-        """After a step: evaluate if it is time, keep the weights if they are the best so far; True to stop."""
-        if done.step % self.setting.every_steps:
+    def look(self, model: Any, parameters: Sequence[Any], done: Progress, *, last: bool = False) -> bool:
+        """After a step: evaluate if it is time, keep the weights if they are the best so far; True to stop.
+
+        The last step is always looked at: what was learnt since the look before it would count for nothing.
+
+        Raises:
+            TrainingError: a loss that is not finite, which would be no best ever after; no memory or no disk left.
+        """
+        if done.step % self.setting.every_steps and not last:
             return False
-        done.held_out.append(held_out_loss(model, self.rows, self.ranks))
+        with naming_memory(f"looking at the rows held out, step {done.step}"):
+            loss = held_out_loss(model, self.rows, self.ranks)
+        done.held_out.append(finite(loss, "loss of the rows held out", done.step - 1))
         if self.ranks.main and done.held_out[-1] == min(done.held_out):
             self._keep(parameters, done.step)
         return is_over(done.held_out, self.setting)
@@ -109,6 +117,8 @@ class Watch:
         tensors = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
         with writing(target, temporary):
             save_file(tensors, temporary)
+            with temporary.open("rb") as handle:  # the checkpoint that follows must not outlive it
+                os.fsync(handle.fileno())
             os.replace(temporary, target)
 
     def restore(self, parameters: Sequence[Any], done: Progress) -> None:
@@ -124,15 +134,24 @@ class Watch:
                 parameter.copy_(saved[str(index)])
 
 
-def looks(losses: Sequence[float], config: TrainingSection) -> list[tuple[int, float]]:
-    """(step, loss) of every look of a run."""
+def looks(losses: Sequence[float], config: TrainingSection, steps: int) -> list[tuple[int, float]]:
+    """(step, loss) of every look of a run that ended after `steps` steps."""
     every = config.early_stopping.every_steps if config.early_stopping is not None else 0
-    return [((number + 1) * every, loss) for number, loss in enumerate(losses)]
+    return [(min((number + 1) * every, steps), loss) for number, loss in enumerate(losses)]
 
 
-def watched(done: Progress, config: TrainingSection) -> dict[str, float]:
+def best_look(losses: Sequence[float], config: TrainingSection, steps: int) -> dict[str, float]:
+    """{"held_out_loss", "best_step"} of the weights that were kept: of equals the last; empty without a look."""
+    if not losses:
+        return {}
+    step, loss = min(reversed(looks(losses, config, steps)), key=lambda look: look[1])
+    return {"held_out_loss": loss, "best_step": float(step)}
+
+
+def watched(done: Progress, config: TrainingSection, *, last: bool) -> dict[str, float]:
     """{"held_out": loss} after a step with a look, else nothing."""
-    looked = config.early_stopping is not None and done.held_out and done.step % config.early_stopping.every_steps == 0
+    setting = config.early_stopping
+    looked = setting is not None and done.held_out and (last or done.step % setting.every_steps == 0)
     return {"held_out": round(done.held_out[-1], 5)} if looked else {}
 
 

@@ -2,17 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from configs.errors import TrainingError
+from configs.errors import TidemillError, TrainingError
 from models.adapters import MAX_ABS
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
 _NAMED = 16
 """Most rows an error names."""
+
+
+def finite(value: float, what: str, step: int) -> float:
+    """The value itself, if it is a number.
+
+    Args:
+        value: to check.
+        what: what it is.
+        step: counted from 0.
+
+    Raises:
+        TrainingError: NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the {what} is no longer a finite number",
+            where=f"step {step + 1}",
+            expected="a finite number",
+            found=value,
+            fix="lower training.learning_rate, or look at the rows of this snapshot",
+        )
+    return value
+
+
+def _is_no_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY)
+
+
+@contextmanager
+def naming_memory(where: str) -> Iterator[None]:
+    """Say in one clear error that the device's memory is used up; other errors pass.
+
+    Args:
+        where: what is being done.
+
+    Raises:
+        TrainingError: so it is.
+    """
+    try:
+        yield
+    # torch.OutOfMemoryError is a RuntimeError; so is the CPU allocator's. Loading tells either as an error of ours.
+    except (MemoryError, RuntimeError, TidemillError) as error:
+        cause = error.__cause__ if isinstance(error, TidemillError) else error
+        if isinstance(error, TrainingError) or cause is None or not _is_no_memory(cause):
+            raise
+        raise TrainingError(
+            "the device's memory is used up",
+            where=where,
+            found=str(cause).splitlines()[0] if str(cause) else type(cause).__name__,
+            fix="`tidemill train plan` says which settings fit; the run goes on from its last checkpoint",
+        ) from error
 
 
 @contextmanager
@@ -29,19 +81,11 @@ def naming_batch(step: int, names: Sequence[str]) -> Iterator[None]:
     shown = ", ".join(name[:12] for name in names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
     batch = f"step {step + 1}" + (f", rows {shown}" if shown else "")
     try:
-        yield
+        with naming_memory(batch):
+            yield
     except TrainingError as error:
         raise TrainingError(
             error.message, where=batch, expected=error.expected, found=error.found, fix=error.fix
-        ) from error
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; so is the CPU allocator's
-        if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in _NO_MEMORY):
-            raise
-        raise TrainingError(
-            "the device's memory is used up",
-            where=batch,
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            fix="`tidemill train plan` says which settings fit; the run goes on from its last checkpoint",
         ) from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from configs.errors import StaleTokenError
+from configs.errors import StaleTokenError, TrainingError
 
 FILE = "claim"
 
@@ -19,12 +19,16 @@ def take(folder: Path, token: int) -> None:
 
     Raises:
         StaleTokenError: a newer claim has the folder.
+        TrainingError: see `check`.
     """
     check(folder, token)
     if token:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-        temporary.write_text(str(token), encoding="ascii")
+        with temporary.open("w", encoding="ascii") as handle:
+            handle.write(str(token))
+            handle.flush()
+            os.fsync(handle.fileno())
         os.replace(temporary, folder / FILE)
 
 
@@ -33,11 +37,21 @@ def check(folder: Path, token: int) -> None:
 
     Raises:
         StaleTokenError: so it is.
+        TrainingError: whose it is cannot be read, so nobody writes.
     """
     try:
-        newest = int((folder / FILE).read_text(encoding="ascii"))
+        text = (folder / FILE).read_bytes()
     except FileNotFoundError:
         return
+    if not text.isdigit():
+        raise TrainingError(
+            "whose claim this training is cannot be read",
+            where=folder / FILE,
+            expected="the number of a claim",
+            found=text[:20] or "an empty file",
+            fix="make sure that nobody else trains in this folder, remove the file and run the retrain again",
+        )
+    newest = int(text)
     if newest > token:
         raise StaleTokenError(
             "another worker has taken this training over",

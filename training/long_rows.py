@@ -41,23 +41,36 @@ def prompt_within(
     return cut, cut is not None
 
 
+def _last_said(messages: Sequence[Message]) -> int | None:
+    """Index of the last message that is no system message; None without one."""
+    return next((i for i in reversed(range(len(messages))) if messages[i].role != "system"), None)
+
+
 def _without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
-    """Without the first message that is no system message, and what was answered to it; None if it is the last."""
-    last = len(messages) - 1
-    first = next((i for i in range(last) if messages[i].role != "system"), None)
-    if first is None:
+    """Without the first message that is no system message, and what was answered to it; None if it is the last.
+
+    System messages stay wherever they stand.
+    """
+    last = _last_said(messages)
+    first = next((i for i in range(last or 0) if messages[i].role != "system"), None)
+    if last is None or first is None:
         return None
     following = next(i for i in range(first + 1, last + 1) if i == last or messages[i].role == "user")
-    return [*messages[:first], *messages[following:]]
+    between = [message for message in messages[first:following] if message.role == "system"]
+    return [*messages[:first], *between, *messages[following:]]
 
 
 def _end_of_last(tokenizer: Any, messages: Sequence[Message], room: int) -> list[int] | None:
     """Tokens of the conversation with as much of the end of its last message as fits, from the start of a word."""
-    last = messages[-1]
+    place = _last_said(messages)
+    if place is None:
+        return None
+    last = messages[place]
     text = last.content
 
     def ids(start: int) -> list[int]:
-        return prompt_ids(tokenizer, [*messages[:-1], last.model_copy(update={"content": text[start:]})])
+        shorter = last.model_copy(update={"content": text[start:]})
+        return prompt_ids(tokenizer, [*messages[:place], shorter, *messages[place + 1 :]])
 
     start = bisect_left(range(len(text)), True, key=lambda start: len(ids(start)) <= room)
     word = next((i + 1 for i in range(start, len(text) - 1) if text[i].isspace()), start)

@@ -18,35 +18,77 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from configs.errors import TrainingError
 
 KEY_BYTES = 32
 
 
-def run_key(path: Path) -> bytes:
+def run_key(path: Path, link: Callable[[Path, Path], None] = os.link) -> bytes:
     """The run's key: read if there is one, else drawn and kept, readable by this user only.
 
     It lies beside the checkpoint, in the state directory that holds the rows: who can read it needs no attack.
+
+    Args:
+        path: of the key's file.
+        link: gives a file a second name, or raises OSError: not every file system can.
+
+    Raises:
+        TrainingError: the file holds no whole key.
     """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _draw(path, link)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a crash before the other name was taken away
+        left.unlink(missing_ok=True)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise TrainingError(
+            "the key of this run's noise is not whole",
+            where=path,
+            expected=f"{KEY_BYTES} bytes",
+            found=f"{len(key)} bytes",
+            fix="remove the file and run the retrain again: it draws another key, which is charged for",
+        )
+    return key
+
+
+def _draw(path: Path, link: Callable[[Path, Path], None]) -> None:
+    """Keep a new key, unless somebody else was quicker: theirs is never replaced."""
+    key = secrets.token_bytes(KEY_BYTES)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    _write_new(temporary, key)
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        pass
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        link(temporary, path)
+    except (FileExistsError, FileNotFoundError):
+        pass  # who was quicker has removed our file too
+    except OSError:  # no hard links here; a crash during this write is seen by the key's length
+        with suppress(FileExistsError):
+            _write_new(path, key)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, key: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as handle:
-        handle.write(secrets.token_bytes(KEY_BYTES))
+        handle.write(key)
         handle.flush()
         os.fsync(handle.fileno())
-    try:
-        os.link(temporary, path)  # never replaces a key that somebody else was quicker to draw
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
-    return path.read_bytes()
+
+
+def between_0_and_1(words: Any) -> Any:
+    """Doubles strictly between 0 and 1 from uint64 words, the odd multiples of 2^-53.
+
+    Of 52 bits, half a step above each multiple of 2^-52: with 53 bits the largest would round to 1.
+    """
+    import numpy as np
+
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 class SecretStream:
@@ -61,11 +103,11 @@ class SecretStream:
         self._key = hmac.new(key, run.encode(), hashlib.sha256).digest()
 
     def uniforms(self, purpose: str, step: int, count: int) -> Any:
-        """(count,) doubles, strictly between 0 and 1, multiples of 2^-54."""
+        """(count,) doubles, see `between_0_and_1`."""
         import numpy as np
 
         stream = hashlib.shake_256(self._key + f"/{purpose}/{step}".encode()).digest(8 * count)
-        return ((np.frombuffer(stream, dtype="<u8") >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return between_0_and_1(np.frombuffer(stream, dtype="<u8"))
 
     def normals(self, step: int, part: int, count: int) -> Any:
         """(count,) independent standard normal doubles for one part of a step, by Box and Muller's transform (1958)."""

@@ -160,7 +160,7 @@ def plan(
     if config.early_stopping is not None:
         apart = held_out_rows(tokenised.rows, config, seed=config.seed) if steps else []
         held = [row for i in apart if isinstance(row := tokenised.rows[i], TokenRow)]
-        looks = len(steps) // config.early_stopping.every_steps
+        looks = -(-len(steps) // config.early_stopping.every_steps)  # the last step too
         total += looks * passes_flop(look_passes(held, device), shape, config)
     training_s = total / ASSUMED_FLOP_PER_S.get(device, ASSUMED_FLOP_PER_S["cuda"])
     if calibrated and steps and not config.distributed.sharded:

@@ -23,6 +23,8 @@ NOT_COVERED = (
     "who is in the snapshot: curation compares people's rows with each other",
     "how many people, rows and tokens there are, by kind",
     "the gate's verdict, which is formed on the rows of held-out people",
+    "the strength that `evaluation.scales` chooses, without noise, on the rows of held-out people",
+    "how long the run and its steps took, which the times of progress and metrics tell",
     "whoever corrected somebody else's answer: the person protected is the one who asked",
     "somebody with several names, as one person",
 )

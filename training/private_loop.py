@@ -9,8 +9,8 @@ g_person is that of the mean over all supervised tokens of one person's rows, g_
 the noise (weight of the parts, AdamW, learning rate) costs no privacy.
 
 Everything a person's gradient depends on is theirs alone: their rows are packed by themselves, dropout is seeded by
-step and person, and the sum is divided by the number of people *expected*. Loss, tokens and drawn rows of a step would
-tell of people too: what is reported is the loss of the public rows and the tokens expected.
+step and person, and the sum is divided by the number of people *expected*. Loss, tokens, drawn rows, speed and
+memory of a step would tell of people too: what is reported is the loss of the public rows and the tokens expected.
 
 The cost: a backward pass for each person drawn, in packs as short as their rows, and one more copy of the gradient.
 """
@@ -32,7 +32,7 @@ from models.packing import TokenRow
 from training import checkpoint
 from training.checkpoint import Progress
 from training.data import Example
-from training.faults import naming_batch
+from training.faults import finite, naming_batch
 from training.noise import SecretStream
 from training.objectives import backward, sides_of
 from training.packing import schedule
@@ -200,14 +200,16 @@ def train_private(
         seed: decides the order of public rows and dropout, not the noise.
         work_dir: where the checkpoint is kept.
         fingerprint: digest of everything that decides the outcome, the key's included.
-        on_step: as in `training.sft.train_lora`; `loss` is that of public rows, None where a step has none.
+        on_step: as in `training.sft.train_lora`, without tok_s; `loss` is that of public rows, None where a step has
+            none.
         stopped: as there.
 
     Returns:
         `losses` of the steps with public rows, and the tokens expected: nothing of anybody drawn.
 
     Raises:
-        TrainingError: a weight that is not finite; no memory or no disk left. The last good checkpoint stays.
+        TrainingError: a public loss or weight that is not finite; no memory or disk left. The last good
+            checkpoint stays.
         JobStopped: as asked; the checkpoint is on disk.
     """
     import torch
@@ -218,7 +220,7 @@ def train_private(
     steps, parameters, tokens = mechanism.steps, make.parameters, make.tokens()
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     done = checkpoint.load(work_dir, fingerprint, parameters, optimizer) or Progress(0, [], 0, 0.0)
-    resumed_at, tokens_before, seconds_before = done.step, done.tokens, done.seconds
+    resumed_at, seconds_before = done.step, done.seconds
     model.train()
     interval = checkpoint.Interval(config, time.monotonic)
     begun = time.monotonic()
@@ -227,6 +229,8 @@ def train_private(
             group["lr"] = learning_rate(step, steps, config)
         with naming_batch(step, ()):
             loss = make(step)
+            if loss is not None:
+                finite(loss, "loss of the public rows", step)
             torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -247,7 +251,6 @@ def train_private(
                 "steps": steps,
                 "loss": None if loss is None else round(loss, 5),
                 "lr": learning_rate(step, steps, config),
-                "tok_s": round((done.tokens - tokens_before) / elapsed, 1),
                 "eta_s": round(elapsed / (done.step - resumed_at) * (steps - done.step), 1),
             }
         )

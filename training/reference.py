@@ -17,7 +17,7 @@ from data_contracts.records import AdapterRef
 from models.jobs import JobStopped
 from models.packing import TokenRow, bins, pack, token_nll
 from training.data import Example, Pair, Rated
-from training.faults import writing
+from training.faults import naming_memory, writing
 from training.objectives import pack_tokens, row_log_probabilities
 from training.ranks import ALONE, Ranks
 
@@ -51,7 +51,7 @@ def with_reference(
 
     Raises:
         AdapterRejectedError: the champion's files are not what they should be, or do not fit.
-        TrainingError: the disk is full.
+        TrainingError: the disk is full, or the device's memory.
         JobStopped: as asked.
     """
     asked = [two for one in examples for two in _both(one)]
@@ -59,7 +59,8 @@ def with_reference(
         return list(examples)
     values = ranks.from_main(lambda: _load(work_dir / FILE, fingerprint, len(asked)))
     if values is None:
-        values = _ask(model, asked, champion, base_digest, stopped, ranks)
+        with naming_memory("asking the reference for the likelihood of answers"):
+            values = _ask(model, asked, champion, base_digest, stopped, ranks)
         if ranks.main:
             _save(work_dir / FILE, fingerprint, values)
     numbers = iter(values)

@@ -20,7 +20,7 @@ from training import checkpoint
 from training.checkpoint import Progress
 from training.data import Example
 from training.early_stopping import held_out_rows, watch_for, watched
-from training.faults import naming_batch
+from training.faults import finite, naming_batch
 from training.objectives import Sides, backward, sides_of
 from training.packing import schedule
 from training.ranks import ALONE, Ranks
@@ -54,18 +54,6 @@ def learning_rate(step: int, steps: int, config: TrainingSection) -> float:
     return config.learning_rate * (left if config.decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
-def _finite(value: float, what: str, step: int) -> float:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the {what} is no longer a finite number",
-            where=f"step {step + 1}",
-            expected="a finite number",
-            found=value,
-            fix="lower training.learning_rate, or look at the rows of this snapshot",
-        )
-    return value
-
-
 def _step(
     model: Any, examples: Sequence[Example], parameters: list[Any], config: TrainingSection, sides: Sides, step: int,
     ranks: Ranks,
@@ -75,9 +63,9 @@ def _step(
 
     total = ranks.sum([backward(model, examples, config, sides, ranks)])[0]
     ranks.sum_gradients(parameters)
-    _finite(total, "loss", step)
+    finite(total, "loss", step)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-    _finite(float(norm), "gradient", step)
+    finite(float(norm), "gradient", step)
     return total
 
 
@@ -112,8 +100,8 @@ def train_lora(
         ranks: the processes that run this loop together. All go through the same steps; the first one writes.
 
     Raises:
-        TrainingError: no rows; a loss, gradient or weight that is not finite (names the step's rows); no memory or no
-            disk left. The last good checkpoint stays.
+        TrainingError: no rows; a loss, gradient or weight that is not finite (names the step's rows), or the loss of
+            the rows held out; no memory or no disk left. The last good checkpoint stays.
         JobStopped: as asked; the checkpoint is on disk.
     """
     import torch
@@ -148,8 +136,8 @@ def train_lora(
         elapsed = max(1e-9, clock() - begun)
         done.seconds = seconds_before + elapsed
         asked = ranks.any(stopped())  # before anything is written
-        ended = watch is not None and watch.look(model, parameters, done)
-        last = ended or done.step == len(steps)
+        last = done.step == len(steps)
+        last = (watch is not None and watch.look(model, parameters, done, last=last)) or last
         must_stop = asked and not last
         if ranks.main and (must_stop or last or interval.due(done.step)):
             checkpoint.save(work_dir, fingerprint, done, parameters, optimizer)
@@ -165,7 +153,7 @@ def train_lora(
                 "lr": learning_rate(step, len(steps), config),
                 "tok_s": round((done.tokens - tokens_before) / elapsed, 1),
                 "eta_s": round(elapsed / (done.step - resumed_at) * (len(steps) - done.step), 1),
-                **watched(done, config),
+                **watched(done, config, last=last),
             }
         )
         if last:

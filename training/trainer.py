@@ -1,7 +1,7 @@
 """The trainer's process: `python -m training.trainer --job JOB.json`.
 
 JSON lines on stdout: {"event": "progress", step, steps, loss, lr, tok_s, eta_s, and now and then system and held_out}
-(`training.sft`, `training.vitals`) and {"event": "stage", "text"}; at last
+(`training.sft`, `training.vitals`; a private run's without tok_s and system) and {"event": "stage", "text"}; at last
 {"event": "done", "artifact"} or {"event": "error", ...}. SIGTERM, or the end of the parent, saves a checkpoint and
 exits with 143; running the same job again goes on from there.
 """
@@ -22,11 +22,13 @@ from data_contracts.records import AdapterArtifact, AdapterRef, DatasetSnapshot
 from models.files import chat_template_digest, model_digest, tokenizer_digest
 from models.jobs import Emit, Event, JobStopped, serve_job
 from models.licences import base_licence
+from models.packing import TokenRow
 from training import checkpoint, fence, reference
 from training.card import training_card
 from training.code import code_commit
 from training.data import Example, Pair, Rated, TokenisedRows
-from training.early_stopping import looks
+from training.early_stopping import best_look, looks
+from training.faults import naming_memory
 from training.private_job import PrivateJob
 from training.ranks import ALONE, Ranks
 from training.same_job import check_same_job
@@ -86,13 +88,37 @@ class Job:
         return plain if self.privacy is None else self.privacy.fingerprint(plain)
 
 
+def _metrics(
+    job: Job, model: Any, tokenised: TokenisedRows, result: TrainResult, private: dict[str, Any]
+) -> dict[str, float]:
+    """The artifact's figures; a private run's without speed and memory, which tell of who was drawn."""
+    from training.memory import peak_mb
+
+    tail = result.losses[-max(1, len(result.losses) // 10) :]
+    used = {
+        "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
+        "peak_memory_mb": round(peak_mb(model.device.type), 1),
+    }
+    return {
+        "rows": float(len(tokenised.rows)),
+        "rows_shortened": float(len(tokenised.shortened)),
+        "rows_skipped": float(len(tokenised.skipped)),
+        "rows_unpaired": float(len(tokenised.unpaired)),
+        "rows_unused": float(len(tokenised.unused)),
+        "pairs": float(tokenised.count(Pair)),
+        "thumbs": float(tokenised.count(Rated)),
+        **({"first_loss": result.losses[0], "final_loss": sum(tail) / len(tail)} if tail else {}),
+        **{name: private[name] for name in ("epsilon", "delta", "noise_multiplier") if private},
+        **best_look(result.held_out, job.config, result.steps),
+        **({} if private else used),
+    }
+
+
 def _artifact(
     job: Job, snapshot: DatasetSnapshot, model: Any, tokenised: TokenisedRows, result: TrainResult
 ) -> AdapterArtifact:
     from training.lora import publish
-    from training.memory import peak_mb
 
-    tail = result.losses[-max(1, len(result.losses) // 10) :]
     private = {} if job.privacy is None or job.config.privacy is None else job.privacy.card(job.config.privacy)
     facts: dict[str, Any] = {
         "base_digest": job.base_digest,
@@ -104,23 +130,12 @@ def _artifact(
         "steps": result.steps,
         "tokens": result.tokens,
         "seconds": round(result.seconds, 3),
-        "metrics": {
-            "rows": float(len(tokenised.rows)),
-            "rows_shortened": float(len(tokenised.shortened)),
-            "rows_skipped": float(len(tokenised.skipped)),
-            "rows_unpaired": float(len(tokenised.unpaired)),
-            "rows_unused": float(len(tokenised.unused)),
-            "pairs": float(tokenised.count(Pair)),
-            "thumbs": float(tokenised.count(Rated)),
-            **({"first_loss": result.losses[0], "final_loss": sum(tail) / len(tail)} if tail else {}),
-            **{name: private[name] for name in ("epsilon", "delta", "noise_multiplier") if private},
-            "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
-            **({"held_out_loss": min(result.held_out)} if result.held_out else {}),
-            "peak_memory_mb": round(peak_mb(model.device.type), 1),
-        },
+        "metrics": _metrics(job, model, tokenised, result, private),
         "loss_curve": list(result.losses),
-        "held_out_curve": looks(result.held_out, job.config),
+        "held_out_curve": looks(result.held_out, job.config, result.steps),
     }
+    # How long a private run took tells of who was drawn.
+    told = {key: value for key, value in facts.items() if not (private and key == "seconds")}
     tokens = {
         "tokenizer_digest": tokenizer_digest(job.base_path),
         "chat_template_digest": chat_template_digest(job.base_path),
@@ -143,10 +158,10 @@ def _artifact(
         settings=job.config.model_dump(mode="json"),
         seed=job.init_seed,
         code_commit=job.code_commit,
-        result={key: facts[key] for key in ("steps", "tokens", "seconds", "metrics")},
+        result={key: told[key] for key in ("steps", "tokens", "seconds", "metrics") if key in told},
         privacy=private,
     )
-    manifest = {**facts, **tokens, **({"privacy": private} if private else {})}
+    manifest = {**told, **tokens, **({"privacy": private} if private else {})}
     name, path = publish(model, job.out_dir, base_reference=job.base_ref, manifest=manifest, card=card)
     return AdapterArtifact(digest=name, path=str(path), **facts)
 
@@ -178,7 +193,7 @@ def _compared(
 
 
 def _tokenised(job: Job) -> TokenisedRows:
-    """The rows that train; refuses a run without any, and one that cannot fit, before weights are loaded."""
+    """The rows that train; refuses a run where none teaches, and one that cannot fit, before weights are loaded."""
     from data_contracts.snapshots import read_rows
     from models.loading import load_tokenizer
     from training.data import tokenise
@@ -187,12 +202,14 @@ def _tokenised(job: Job) -> TokenisedRows:
     rows = read_rows(job.snapshot_path, split="train")
     most = job.config.max_row_tokens
     found = tokenise(rows, load_tokenizer(job.base_path), most, job.config.objectives, job.config.long_rows)
-    if not found.rows:
+    replayed = sum(isinstance(row, TokenRow) and row.replay for row in found.rows)
+    if replayed == len(found.rows):
         raise TrainingError(
             "no row of this snapshot can be trained on",
             where=job.snapshot_path,
-            expected=f"rows of at most {most} tokens in the split `train`",
-            found=f"{len(rows)} rows, {len(found.skipped)} too long, {len(found.unused)} without an objective",
+            expected=f"a row of at most {most} tokens in the split `train` that teaches, which replay does not",
+            found=f"{len(rows)} rows, {len(found.skipped)} too long, {len(found.unused)} without an objective, "
+            f"{replayed} that replay",
             fix="raise training.max_row_tokens or a weight of training.objectives, or wait for more feedback",
         )
     check_fits(found.rows, job.base_path, job.config.model_copy(update={"seed": job.init_seed}))
@@ -283,7 +300,8 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks 
         # Nobody loads before all are here: what one holds already would be missing where another asks what is free.
         check_same_job(job.fingerprint(snapshot), code_commit(), _steps(job, tokenised), ranks)
     emit({"event": "stage", "text": "loading the base model"})
-    model = _model(job, ranks)
+    with naming_memory("loading the base model"):
+        model = _model(job, ranks)
 
     def stopped() -> bool:
         if ranks.main:
@@ -301,7 +319,10 @@ def train(data: dict[str, Any], emit: Emit, stop: threading.Event, ranks: Ranks 
         "seed": job.init_seed,
         "work_dir": job.work_dir,
         "fingerprint": job.fingerprint(snapshot),
-        "on_step": lambda event: emit({"event": "progress", **event, "system": vitals.read()}),
+        # How busy the machine is at a private step tells who was drawn for it.
+        "on_step": lambda event: emit(
+            {"event": "progress", **event, **({} if job.privacy else {"system": vitals.read()})}
+        ),
         "stopped": stopped,
     }
     if job.privacy is None:

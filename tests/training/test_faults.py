@@ -19,9 +19,10 @@ from configs.errors import ModelUnavailableError, TrainingError
 from configs.schema import TrainingSection
 from data_contracts.records import AdapterArtifact
 from data_contracts.snapshots import read_rows
+from models.packing import TokenRow
 from training.checkpoint import FILE
-from training.data import tokenise
-from training.faults import check_weights, naming_batch
+from training.data import Pair, tokenise
+from training.faults import check_weights, naming_batch, naming_memory
 from training.launch import run_training
 from training.packing import schedule
 from training.plan import plan_rows
@@ -193,3 +194,29 @@ def test_used_up_memory_is_told_as_such_and_other_errors_pass():
         torch.empty(2**50)
     with pytest.raises(RuntimeError, match="shapes"), naming_batch(3, []):
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def _load(cause: Callable[[], Any]) -> None:
+    """As `models.loading.load_base` tells what torch says."""
+    try:
+        cause()
+    except RuntimeError as error:
+        raise ModelUnavailableError("the base model does not load") from error
+
+
+def test_memory_that_is_used_up_while_a_model_is_loaded_or_asked_is_told_as_such(tiny_base: Path, tmp_path: Path):
+    from models.loading import load_base
+    from training.lora import add_lora
+    from training.reference import with_reference
+
+    with pytest.raises(TrainingError, match="memory is used up") as caught, naming_memory("loading the base model"):
+        _load(lambda: torch.empty(2**50))
+    assert caught.value.where == "loading the base model"
+    with pytest.raises(ModelUnavailableError), naming_memory("loading the base model"):
+        _load(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
+    model = add_lora(load_base(tiny_base)[0], TrainingSection(rank=4, alpha=8.0), seed=1)
+    model.register_forward_pre_hook(lambda *_: torch.empty(2**50))
+    pair = Pair(TokenRow((5,), (6,)), TokenRow((5,), (7,)))
+    with pytest.raises(TrainingError, match="memory is used up") as caught:
+        with_reference(model, [pair], None, base_digest="b", work_dir=tmp_path, fingerprint="f")
+    assert "asking the reference" in str(caught.value.where)

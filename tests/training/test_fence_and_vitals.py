@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import StaleTokenError
+from configs.errors import StaleTokenError, TrainingError
 from training import fence
 from training.vitals import Vitals
 
@@ -26,6 +26,11 @@ def test_a_folder_is_the_newest_claims(tmp_path: Path) -> None:
             fence.check(folder, stale)
         assert (caught.value.expected, caught.value.found) == ("claim 3", f"claim {stale}")
     assert [path.name for path in folder.iterdir()] == [fence.FILE]
+    for torn in ("", "x"):
+        (folder / fence.FILE).write_text(torn)
+        with pytest.raises(TrainingError, match="cannot be read") as unread:
+            fence.take(folder, 4)
+        assert "remove the file" in str(unread.value.fix)
 
 
 def test_the_machine_is_asked_now_and_then_and_not_at_every_step() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training_samples import PAIRS, make_job
+from training_samples import PAIRS, make_job, poison
 
 from configs.errors import PrivacyBudgetError, TrainingError
 from configs.privacy import PrivacySection
@@ -18,8 +18,9 @@ from data_contracts.records import AdapterArtifact, PrivacyCharge, PrivacyMechan
 from models.adapters import CARD, README, read_manifest
 from models.jobs import JobStopped
 from models.packing import TokenRow
+from training.checkpoint import FILE
 from training.exposure import UNKNOWN, exposure
-from training.noise import KEY_BYTES, SecretStream, run_key
+from training.noise import KEY_BYTES, SecretStream, between_0_and_1, run_key
 from training.private_job import KEY, NOT_COVERED, OWNERS, PrivateJob
 from training.private_loop import PrivateRows, PrivateStep, add_clipped, by_person, public_steps, train_private
 from training.trainer import train
@@ -167,7 +168,36 @@ def test_a_runs_key_is_drawn_once_for_its_owner_only(tmp_path: Path):
     assert len(key) == KEY_BYTES
     assert run_key(path) == key != run_key(tmp_path / "other" / KEY)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (path.parent / f".{KEY}.77.tmp").write_bytes(key)  # a crash after the link
+    assert run_key(path) == key
     assert [p.name for p in path.parent.iterdir()] == [KEY]
+
+
+def test_a_key_needs_no_hard_links_and_half_of_one_is_refused(tmp_path: Path):
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / KEY
+    key = run_key(path, refuse)
+    assert run_key(path) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == [KEY]
+    other = tmp_path / "other" / KEY
+
+    def late(source: Path, target: Path) -> None:
+        run_key(target)
+        raise PermissionError(1, "Operation not permitted")
+
+    found = run_key(other, late)
+    assert found == run_key(other), "the quicker one's key stays"
+    path.write_bytes(key[:7])
+    with pytest.raises(TrainingError, match="not whole"):
+        run_key(path)
+
+
+def test_uniform_numbers_reach_neither_0_nor_1():
+    low, high = between_0_and_1(np.array([0, 2**64 - 1], dtype="<u8"))
+    assert (low, high) == (2.0**-53, 1 - 2.0**-53)
 
 
 # --- the step ------------------------------------------------------------------------------------
@@ -223,6 +253,21 @@ def test_a_step_without_noise_is_the_mean_of_clipped_gradients_and_a_person_chan
         change = gradient(PrivateRows(without, ())) - whole
         assert 0 < float(change.norm()) <= 0.5 / 4 * 1.0001
     assert float((gradient(rows) - whole).norm()) > 0  # the public rows pull too
+
+
+def test_a_public_loss_that_is_no_number_stops_the_run_and_the_last_good_checkpoint_stays(base, tmp_path: Path):
+    from training.lora import add_lora
+
+    config, model, steps = section(checkpoint_steps=1), add_lora(base(), section(), seed=1), list[int]()
+    poison(model, 5, lambda: len(steps) >= 2)
+    people = tuple((row,) for row in rows_of(random.Random(4), 4))
+    rows = PrivateRows(people, (TokenRow((5, 6), (7, 8), replay=True),))
+    with pytest.raises(TrainingError, match="loss of the public rows") as caught:
+        train_private(model, rows, config, mechanism(), SecretStream(b"k" * 32, "x"), seed=1, work_dir=tmp_path,
+                      fingerprint="f", on_step=lambda event: steps.append(event["step"]))  # fmt: skip
+    assert caught.value.where == "step 3"
+    assert steps == [1, 2]
+    assert [p.name for p in tmp_path.iterdir()] == [FILE]
 
 
 def test_every_public_row_is_in_as_many_steps_as_there_are_epochs():
@@ -309,12 +354,17 @@ def trained(job: dict[str, Any], stop_after: int = 0) -> tuple[AdapterArtifact, 
 def test_a_private_run_says_what_it_guarantees_and_tells_no_loss_of_anybody(tiny_base: Path, tmp_path: Path):
     artifact, events = trained(private_job(tiny_base, tmp_path))
     assert [e["loss"] for e in events if e["event"] == "progress"] == [None] * 12
+    assert not any({"tok_s", "system"} & event.keys() for event in events)
     assert artifact.loss_curve == ()
+    assert not {"tokens_per_second", "peak_memory_mb"} & artifact.metrics.keys()
     assert "final_loss" not in artifact.metrics
     assert (artifact.metrics["epsilon"], artifact.metrics["noise_multiplier"]) == (5.0, 2.0)
     manifest = read_manifest(Path(artifact.path))
     card = json.loads((Path(artifact.path) / CARD).read_text())
     assert manifest["privacy"] == card["privacy"]
+    assert "seconds" not in manifest
+    assert card["result"].keys() == {"steps", "tokens", "metrics"}
+    assert any("evaluation.scales" in one for one in card["privacy"]["not_covered"])
     assert card["privacy"]["unit"] == "person"
     assert card["privacy"]["charge"] == "c" * 64
     assert card["privacy"]["not_covered"] == list(NOT_COVERED)

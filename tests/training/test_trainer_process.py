@@ -128,3 +128,9 @@ def test_bad_jobs_and_snapshots_are_refused(tiny_base: Path, tmp_path: Path):
     held_out = [row.model_copy(update={"split": "target"}) for row in snapshot_rows()]
     with pytest.raises(TidemillError, match="no row of this snapshot"):
         _train_here(make_job(tiny_base, tmp_path / "t", rows=held_out), tmp_path / "w3")
+    first, second, *_ = snapshot_rows()
+    rows = [first.model_copy(update={"completion": "very long " * 600}), second.model_copy(update={"source": "replay"})]
+    with pytest.raises(TidemillError, match="no row of this snapshot") as caught:
+        _train_here(make_job(tiny_base, tmp_path / "r", rows=rows), tmp_path / "w4")
+    assert "1 too long" in str(caught.value.found)
+    assert "1 that replay" in str(caught.value.found)

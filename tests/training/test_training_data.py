@@ -112,6 +112,31 @@ def test_a_question_and_its_answer_are_left_out_together(tokenizer):
     assert "4 words" in tokenizer.decode(done.rows[0].prompt)
 
 
+@pytest.mark.parametrize("policy", ["turns", "truncate"])
+def test_a_system_message_stays_wherever_it_stands(tokenizer, policy: str):
+    last = "Where is my parcel?" if policy == "turns" else "I ordered a lamp. " * 40 + "Where is my parcel?"
+    said = [
+        ("user", "An old question, " * 30),
+        ("assistant", "An old answer."),
+        ("system", "Be brief."),
+        ("user", last),
+        ("system", "Be kind."),
+    ]
+    talk = tuple(Message(role=role, content=text) for role, text in said)
+    done = tokenise([snapshot_rows()[0].model_copy(update={"messages": talk})], tokenizer, 64, long_rows=policy)
+    prompt = tokenizer.decode(done.rows[0].prompt)
+    assert [part.split("\n")[0] for part in prompt.split("<|im_start|>")[1:]] == [
+        "system",
+        "user",
+        "system",
+        "assistant",
+    ]
+    assert all(text in prompt for text in ("Be brief.", "Where is my parcel?", "Be kind."))
+    only = talk[2].model_copy(update={"content": "Be brief. " * 60})
+    alone = snapshot_rows()[0].model_copy(update={"messages": (only,)})
+    assert tokenise([alone], tokenizer, 64, long_rows=policy).skipped == (alone.digest,)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 60),

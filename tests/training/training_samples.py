@@ -1,5 +1,6 @@
 """A small snapshot and a job on the tiny base."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,12 @@ def make_job(base: Path, root: Path, *, init_seed: int = 3, rows: list[SnapshotR
         "code_commit": "test",
         "threads": 1,
     }
+
+
+def poison(model: Any, token: int, active: Callable[[], bool] = lambda: True) -> None:
+    """Make a model's embedding of one token NaN, as in a base that is broken there; from when `active` says so."""
+
+    def broken(_: Any, given: Any, out: Any) -> Any:
+        return out.masked_fill((given[0] == token)[..., None], float("nan")) if active() else out
+
+    model.get_input_embeddings().register_forward_hook(broken)
