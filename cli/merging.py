@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 def merge_version(context: Context, name: str, out: Path) -> dict[str, Any]:
     """Write a version as one model to `out` and return its manifest.
 
+    The folder is remembered like an export: an erasure that comes later names it, for a person to delete.
+
     Raises:
         NotFoundError: no such version.
+        AdapterRejectedError: erased rows taught it.
         TidemillError: see `training.merge.merge`.
     """
-    from store import versions
-    from training.merge import merge
+    from cli.untainted import refuse_erased
+    from store import erasure, versions
+    from training.merge import check_out, merge
 
     with context.store.read() as conn:
         ref = versions.adapter_ref(conn, name)
@@ -32,5 +36,9 @@ def merge_version(context: Context, name: str, out: Path) -> dict[str, Any]:
             found="none" if not known else f"{len(known)} versions",
             fix="`tidemill status` shows what serves",
         )
+    refuse_erased(context, [ref])
+    check_out(out)
+    with context.store.write() as conn:  # first: an erasure meanwhile must know of the folder
+        erasure.record_export(conn, context.model, str(out.resolve()), 0)
     manifest = merge(context.base().path, ref, out, base_reference=context.config.model.base)
     return {"out": str(out), **manifest}

@@ -130,12 +130,20 @@ def _replay_rows(context: Context, train_rows: int) -> list[SnapshotRow]:
 
 
 def _estimate(context: Context, rows: Sequence[SnapshotRow]) -> dict[str, Any]:
-    """What training on these rows costs; without rows nothing, and no base is needed."""
-    from cli.training_plans import plan_context_rows
+    """What training on these rows costs; without rows nothing, and no base is needed.
 
+    A private run that the budget does not allow costs nothing either: `refused` says why.
+    """
+    from cli.training_plans import plan_context_rows
+    from configs.errors import PrivacyBudgetError
+
+    nothing = {"rows": len(rows), "tokens": 0, "steps": 0, "minutes": 0.0, "memory_mb": 0}
     if not rows:
-        return {"rows": 0, "tokens": 0, "steps": 0, "minutes": 0.0, "memory_mb": 0}
-    return plan_context_rows(context, rows)
+        return nothing
+    try:
+        return plan_context_rows(context, rows)
+    except PrivacyBudgetError as error:  # a finding: the rows and what is left out are still worth knowing
+        return {**nothing, "refused": str(error)}
 
 
 def dry_run_rows(plan: dict[str, Any]) -> list[dict[str, Any]]:

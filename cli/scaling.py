@@ -55,11 +55,13 @@ def publish_scales(context: Context, name: str, scales: Sequence[float]) -> dict
 
     Raises:
         NotFoundError, InputError: see `find_adapter`; a scale that is not above 0 and at most 1.
-        AdapterRejectedError: the adapter does not pass its checks.
+        AdapterRejectedError: the adapter does not pass its checks, or erased rows taught it.
     """
+    from cli.untainted import refuse_erased
     from training.scales import publish_scaled
 
     ref = find_adapter(context, name)
+    refuse_erased(context, [ref])
     made = publish_scaled(ref, context.state.adapters, sorted(set(scales)))
     adapters = [{"scale": scale, "digest": digest, "path": str(path)} for scale, (digest, path) in made.items()]
     return {"parent": ref.digest, "adapters": adapters}
@@ -70,12 +72,14 @@ def publish_mean(context: Context, names: Sequence[str], weights: Sequence[float
 
     Raises:
         NotFoundError, InputError: see `find_adapter` and `training.scales.soup`.
-        AdapterRejectedError: an adapter does not pass its checks.
+        AdapterRejectedError: an adapter does not pass its checks, or erased rows taught it.
     """
+    from cli.untainted import refuse_erased
     from models.adapters import read_manifest
     from training.scales import publish_soup
 
     refs = [find_adapter(context, name) for name in names]
+    refuse_erased(context, refs)
     digest, path = publish_soup(refs, context.state.adapters, list(weights) or None, max_rank=max_rank)
     facts = read_manifest(path)
     kept = ("parents", "weights", "rank", "truncated")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.options import AsJson, Profile, StateOption, opened
+from configs.limits import MAX_RANK
 
 train_app = typer.Typer(
     help="What training will cost; the privacy ledger; merged export, scales and soups.",
@@ -91,7 +92,9 @@ def soup(
     weight: Annotated[
         list[float] | None, typer.Option("--weight", help="One for each, in order; default alike.")
     ] = None,
-    max_rank: Annotated[int, typer.Option("--max-rank", min=1, help="Ranks beyond it are cut off.")] = 64,
+    max_rank: Annotated[
+        int, typer.Option("--max-rank", min=1, max=MAX_RANK, help="Ranks beyond it are cut off.")
+    ] = MAX_RANK,
     profile: Profile = "default",
     state: StateOption = None,
     as_json: AsJson = False,

@@ -42,6 +42,7 @@ def plan_snapshot(context: Context, name: str | None, *, quick: bool, limit_mb: 
     Raises:
         SnapshotError: not whole, or rows of it were erased.
         TrainingError: the run cannot fit; says what would.
+        PrivacyBudgetError: a private run the budget does not allow.
     """
     from data_contracts.snapshots import read_manifest, read_rows
 
@@ -56,6 +57,9 @@ def plan_context_rows(context: Context, rows: Sequence[SnapshotRow], **options: 
 
     A private run is planned as an ordinary one of as many steps and passes, and takes longer: its packs are as
     short as one person's rows (docs/privacy.md).
+
+    Raises:
+        PrivacyBudgetError: the budget does not allow it.
     """
     from flows.privacy import planned
     from training.plan import plan_rows

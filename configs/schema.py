@@ -12,12 +12,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.curation import CurationSection
-from configs.distributed import DistributedSection
+from configs.evaluation import EvaluationSection as EvaluationSection
+from configs.evaluation import JudgeSection as JudgeSection
 from configs.gate import GateSection as GateSection
 from configs.gate import SuiteRule as SuiteRule
-from configs.objectives import ObjectivesSection
-from configs.privacy import PrivacySection
 from configs.section import Count, Fraction, Part, Positive, Section, Size
+from configs.training import EarlyStopping as EarlyStopping
+from configs.training import LongRows as LongRows
+from configs.training import TrainingSection as TrainingSection
 
 
 class ModelSection(Section):
@@ -208,148 +210,6 @@ class ReplaySection(Section):
     """Share of replay rows in the training mix (bounded by the number of prompts)."""
     max_new_tokens: Size = 48
     batch: Size = 8
-
-
-class EarlyStopping(Section):
-    """When training ends before its epochs do: on the loss of rows that do not train."""
-
-    share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
-    """Share of the teaching rows that is held out."""
-    every_steps: Size = 10
-    """Optimiser steps between looks."""
-    patience: Size = 3
-    """Looks without a gain after which training ends; the weights of the best look are taken."""
-    min_gain: Annotated[float, Field(ge=0)] = 0.0
-    """Smallest gain that counts, nats per token."""
-
-
-LongRows = Literal["turns", "truncate", "drop", "fail"]
-
-
-class TrainingSection(Section):
-    """LoRA fine-tuning."""
-
-    objectives: ObjectivesSection = ObjectivesSection()
-    rank: Size = 16
-    alpha: Positive = 32.0
-    dropout: Fraction = 0.0
-    rslora: bool = False
-    learning_rate: Positive = 4e-4
-    epochs: Positive = 2.0
-    rows_per_step: Size = 12
-    """Rows packed into one optimiser step."""
-    replay_kl: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of KL(base || adapter), nats per token over all positions of the replay rows, in the place of the
-    likelihood of their answers; 0 trains on the answers."""
-    warmup_share: Fraction = 0.05
-    decay: Literal["linear", "cosine"] = "linear"
-    """How the learning rate falls after the warm-up, to just above zero."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Positive = 1.0
-    max_row_tokens: Size = 512
-    long_rows: LongRows = "turns"
-    """A longer row loses its oldest turns (`turns`), and the beginning of its last message too (`truncate`); what is
-    still too long is dropped. `drop` leaves every longer row out; `fail` trains nothing while there is one. All are
-    counted; a system message, and an answer that is taught, are never cut."""
-    seed: int = 17
-    checkpoint_steps: Size = 10
-    """Optimiser steps between checkpoints."""
-    checkpoint_minutes: Positive = 10.0
-    """A checkpoint is written earlier if the last one is older than this."""
-    early_stopping: EarlyStopping | None = None
-    """Off by default: all epochs are run."""
-    gradient_checkpointing: bool = False
-    """Keep only each layer's input and compute the rest again: a fraction of the activations, a third more time."""
-    quantization: Literal["none", "nf4", "int8"] = "none"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    distributed: DistributedSection = DistributedSection()
-
-    @model_validator(mode="after")
-    def _what_can_be_sharded(self) -> TrainingSection:
-        if self.distributed.strategy == "fsdp" and self.quantization != "none":
-            raise ValueError("fsdp shards a base in full precision: set quantization: none, or strategy: ddp")
-        return self
-
-    privacy: PrivacySection | None = None
-    """Differential privacy for the people whose rows train; off by default. Needs the extra `privacy`."""
-
-    @model_validator(mode="after")
-    def _privacy_can_hold(self) -> TrainingSection:
-        if self.privacy is None:
-            return self
-        if self.early_stopping is not None:
-            raise ValueError("`privacy` with `early_stopping`: when training ends would tell of the rows held out")
-        if self.distributed.together > 1:
-            raise ValueError("`privacy` trains in one process: set distributed.processes and distributed.machines to 1")
-        if self.objectives.dpo.weight > 0 or self.objectives.kto.weight > 0:
-            raise ValueError(
-                "`privacy` is for corrections: set objectives.dpo.weight (preferences then teach by their chosen "
-                "answer) and objectives.kto.weight to 0"
-            )
-        return self
-
-
-class JudgeSection(Section):
-    """A judge model for scorer `rubric` and pairwise preference: any OpenAI-compatible chat API."""
-
-    url: Annotated[str, Field(pattern=r"^https?://")]
-    """The API's root, with its `/v1`."""
-    model: Annotated[str, Field(min_length=1)]
-    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "TIDEMILL_JUDGE_KEY"
-    """The environment variable that holds the API key; keys are read from nowhere else."""
-    timeout_s: Positive = 60.0
-    attempts: Size = 2
-    """How often a judge that is down, busy or failing is asked; after that the scores are missing."""
-    concurrency: Size = 4
-    """Requests at a time."""
-    max_tokens: Size = 200
-    """Of one verdict."""
-    micro_dollars_per_1k_prompt_tokens: Count = 0
-    micro_dollars_per_1k_answer_tokens: Count = 0
-
-
-class EvaluationSection(Section):
-    """Suites and how they are run."""
-
-    anchors: tuple[str, ...] = ("suites/anchors.jsonl",)
-    """Suite files (JSON Lines or YAML) and folders of them."""
-    batch: Size = 16
-    max_new_tokens: Size = 24
-    fragility: tuple[Literal["typo", "case", "space", "paraphrase"], ...] = ()
-    """Forms in which anchors are asked again; the suite `fragility` says how many verdicts flip. Empty: off."""
-    fragility_items: Size = 60
-    """Items of each anchor suite that are asked again."""
-    probes: Count = 0
-    """Rare phrases of the training rows that are tried as triggers of a backdoor (suite `probes`); 0: off."""
-    probe_prompts: Size = 6
-    """Prompts each phrase is tried with, half of them held-out ones of the target."""
-    judge: JudgeSection | None = None
-    """Off by default: no scorer asks a model."""
-    samples: Count = 0
-    """Answers to each item of the target and the anchors at `sample_temperature`, by champion and candidate, beside the
-    greedy one; reported, not gated. 0: off."""
-    sample_temperature: Annotated[float, Field(gt=0, le=2)] = 0.7
-    """Set it to what is served."""
-    scales: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = ()
-    """Strengths at which the trained adapter is tried, growing, for example [0.5, 0.7, 0.85, 1]. One is chosen on one
-    half of the target and the anchors, and the gate judges it by the other half alone: bring twice the anchors the
-    margin needs, or the suites stay whole and nothing is tried. Each costs half an evaluation of the candidate. Empty =
-    the adapter goes to the gate as it was trained."""
-    scale_gain_kept: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Of the scales within the margins, those that keep this share of the largest gain are as good as each other, and
-    the one that loses fewest anchors is taken; 1 = the largest gain, whatever it costs within the margins."""
-    reduce_intruders: bool = False
-    """Try the adapter with its intruder dimensions weakened as well (arXiv 2410.21228), beside the scales. Takes a
-    singular value decomposition of every adapted layer."""
-
-    @model_validator(mode="after")
-    def _scales_grow(self) -> EvaluationSection:
-        """Each scale once; and intruders are weakened as one more candidate beside scales."""
-        if any(a >= b for a, b in itertools.pairwise(self.scales)):
-            raise ValueError("scales: expected strengths that grow strictly, for example [0.5, 0.7, 0.85, 1]")
-        if self.reduce_intruders and not self.scales:
-            raise ValueError("reduce_intruders: expected `scales` beside it, for example [1]")
-        return self
 
 
 class RolloutSection(Section):

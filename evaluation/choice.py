@@ -2,13 +2,15 @@
 
 The rule, on the selection half (`evaluation/halves.py`):
 
-1. a candidate qualifies if it keeps every incident, and on every anchor suite the lower bound of its difference to the
-   champion and to the base lies above the gate's margin: the gate's own test, made on items the gate will not see;
+1. a candidate qualifies if it keeps every incident and probe, and on every anchor suite the lower bound of its
+   difference to the champion and to the base lies above the gate's margin: the gate's own test, made on items the gate
+   will not see; and none of the gate's further findings there (likelihoods, negative flips, slices) blocks it;
 2. of those that qualify, the ones that keep at least `gain_kept` of the largest gain on the target are as good as each
    other (half a target suite cannot tell them apart), and the one that lost fewest anchors is chosen; then the larger
    gain, then the smaller scale;
 3. where the target is too small to be looked at, the largest scale that qualifies;
-4. where none qualifies, the one whose bound misses its margin by least: the gate will judge that.
+4. where none qualifies, of those that keep the lists the one whose bound misses its margin by least (or lies farthest
+   above it, where findings block them all): the gate will judge that.
 """
 
 from __future__ import annotations
@@ -44,12 +46,14 @@ class ScalePoint(Record):
     slack: float
     """Least distance of an anchor suite's lower bound above its margin; below 0 the gate's test would fail here."""
     incidents_kept: bool
+    blocked: tuple[str, ...] = ()
+    """Titles of the gate's findings that would block it here."""
     front: bool = False
     """On the Pareto front of gain and lost anchors: no other candidate is as good in both and better in one."""
 
     @property
     def qualifies(self) -> bool:
-        return self.incidents_kept and self.slack > 0
+        return self.incidents_kept and self.slack > 0 and not self.blocked
 
 
 class ScaleChoice(Record):
@@ -75,7 +79,8 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
     Raises:
         EvaluationError: a score is missing.
     """
-    verdicts = decide(report, policy, objective).suites
+    decision = decide(report, policy, objective)
+    verdicts = decision.suites
     anchors = [v for v in verdicts if v.suite not in (TARGET, *LISTS)]
     against = [v for v in anchors if v.against == "champion"]
     target = report.scores.get(TARGET)
@@ -90,6 +95,7 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
         gained=sum(v.gained for v in against),
         slack=min(v.lower + v.margin for v in anchors),
         incidents_kept=all(v.verdict == "pass" for v in verdicts if v.suite in LISTS),
+        blocked=tuple(f.title for f in decision.findings if f.verdict == "block"),
     )
 
 
@@ -117,8 +123,13 @@ def choose(points: Sequence[ScalePoint], gain_kept: float) -> tuple[str, str]:
     fit = [p for p in points if p.qualifies]
     if not fit:
         best = max(points, key=lambda p: (p.incidents_kept, round(p.slack, 9), p.gain or 0.0, -p.scale))
-        what = "fails by least" if best.incidents_kept else "loses incidents, as all do,"
-        return best.name, f"no scale stays within the margins on the selection half; {best.name} {what}"
+        if not best.incidents_kept:
+            what = "loses incidents or probes, as all do,"
+        else:
+            what = (
+                "fails by least" if best.slack <= 0 else f"is farthest within the margins ({'; '.join(best.blocked)})"
+            )
+        return best.name, f"no scale passes the gate's tests on the selection half; {best.name} {what}"
     gains = [p.gain for p in fit if p.gain is not None]
     if not gains:
         best = max(fit, key=lambda p: p.scale)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef, EvalItem
 from evaluation.loaded import LocalModels
 from evaluation.runner import run
@@ -42,7 +43,7 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
 
     set_threads(int(job.get("threads") or 0))
     tools = tools_of(job)
-    loaded = LocalModels(base_path, base_digest, int(job.get("max_rank", 64)))
+    loaded = LocalModels(base_path, base_digest, int(job.get("max_rank", MAX_RANK)))
     report = run(
         base_path,
         base_digest,
@@ -50,7 +51,7 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
         suites,
         batch=int(job.get("batch", 16)),
         cache_dir=cache_dir,
-        max_rank=int(job.get("max_rank", 64)),
+        max_rank=int(job.get("max_rank", MAX_RANK)),
         progress=progress,
         dataset_digest=str(job.get("dataset_digest", "")),
         best_suites=job.get("best_suites", ()),

@@ -3,7 +3,8 @@
 An adapter that was chosen for its results on some items looks better on them than it is. So the scale is chosen on
 one half of each suite and the gate sees the other half only. Which half an item is in depends on a salted digest of
 the item and on its slice, never on a result: in each slice every second item by that digest, so that both halves hold
-as much of each skill or topic. Incidents are a list of what must hold, not a sample: both sides use the whole list.
+as much of each skill or topic. Incidents and probes are lists of what must hold, not samples: both sides use the
+whole list.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from dataclasses import dataclass
 from configs.schema import GateSection
 from data_contracts.digests import digest
 from data_contracts.records import EvalItem, EvalReport, ItemScore, SuiteScores
-from evaluation.gate import INCIDENTS, TARGET, Objective, decide
+from evaluation.gate import INCIDENTS, PROBES, TARGET, Objective, decide
 from evaluation.suites import item_digest
 
 SALT = "tidemill.halves.1"
 """Another salt would put every item anew and let items that chose earlier scales judge later ones."""
-LISTS = (INCIDENTS,)
+LISTS = (INCIDENTS, PROBES)
 """Suites that are lists of what must hold: never split."""
 Suites = Mapping[str, Sequence[EvalItem]]
 
@@ -29,7 +30,7 @@ class Halves:
     """What a scale is chosen on.
 
     Attributes:
-        selection: suite -> items to choose by; the gate must not see them, but for incidents.
+        selection: suite -> items to choose by; the gate must not see them, but for lists.
         gating: suite -> items left to the gate.
         note: why the suites are left whole and no scale is chosen; empty where one is.
     """
@@ -111,7 +112,7 @@ def without(suites: Suites, selected: Mapping[str, Sequence[str]]) -> dict[str, 
 
     Args:
         suites: name -> items.
-        selected: name -> digests of the items that chose; incidents stay whole.
+        selected: name -> digests of the items that chose; lists stay whole.
     """
     gone = {name: set(digests) for name, digests in selected.items() if name not in LISTS}
     left = {name: [i for i in items if item_digest(i) not in gone.get(name, ())] for name, items in suites.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
+from configs.limits import MAX_RANK
 from configs.schema import JudgeSection
 from data_contracts.records import AdapterRef, EvalItem, EvalReport
 from evaluation.runner import Role
@@ -20,7 +21,7 @@ def evaluation_job(
     suites: Mapping[str, Sequence[EvalItem]],
     cache_dir: Path,
     batch: int = 16,
-    max_rank: int = 64,
+    max_rank: int = MAX_RANK,
     dataset_digest: str = "",
     threads: int = 0,
     best_suites: Collection[str] = (),

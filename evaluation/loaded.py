@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef
 
 
 class LocalModels:
     """The base and its adapters. Strengths of one adapter are one set of weights, see `models.strength`."""
 
-    def __init__(self, base_path: Path, base_digest: str, max_rank: int = 64) -> None:
+    def __init__(self, base_path: Path, base_digest: str, max_rank: int = MAX_RANK) -> None:
         self._base_path, self._base_digest, self._max_rank = base_path, base_digest, max_rank
         self._model: Any = None
         self._tokenizer: Any = None

@@ -104,6 +104,14 @@ def _chart(points: Sequence[ScalePoint], chosen: str) -> dict[str, Any]:
     }
 
 
+def _within(point: ScalePoint) -> str:
+    if point.qualifies:
+        return "yes"
+    if not point.incidents_kept:
+        return "no: loses incidents"
+    return f"no: {'; '.join(point.blocked)}" if point.blocked else "no"
+
+
 def scales_section(choice: ScaleChoice | None) -> str:
     """The section as HTML, safe to insert; empty in a retrain without a sweep."""
     from jinja2 import Environment, StrictUndefined
@@ -118,7 +126,7 @@ def scales_section(choice: ScaleChoice | None) -> str:
             "lost": p.lost,
             "gained": p.gained,
             "slack": f"{p.slack * 100:+.1f}",
-            "within": "yes" if p.qualifies else "no" if p.incidents_kept else "no: loses incidents",
+            "within": _within(p),
             "front": "yes" if p.front else "",
             "chosen": p.name == choice.chosen,
         }

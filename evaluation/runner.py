@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.errors import EvaluationError
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef, EvalItem, EvalReport, SuiteScores
 from evaluation.answers import AnswerCache
 from evaluation.asking import CHUNK_BATCHES, ask, unasked_items
@@ -79,7 +80,7 @@ def run(
     *,
     batch: int = 16,
     cache_dir: Path,
-    max_rank: int = 64,
+    max_rank: int = MAX_RANK,
     progress: Event = lambda _: None,
     dataset_digest: str = "",
     best_suites: Collection[str] = (),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import EvaluationError
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef, EvalItem, EvalReport
 from evaluation.loaded import LocalModels
 from evaluation.runner import Event, Role, run
@@ -30,7 +31,7 @@ def run_candidates(
     *,
     batch: int = 16,
     cache_dir: Path,
-    max_rank: int = 64,
+    max_rank: int = MAX_RANK,
     progress: Event = lambda _: None,
     tools: Tools | None = None,
     best_suites: Collection[str] = (),

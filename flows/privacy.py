@@ -84,13 +84,22 @@ def owners(context: Context, rows: Sequence[SnapshotRow]) -> tuple[list[int | No
 
 
 def planned(context: Context, rows: Sequence[SnapshotRow]) -> PrivacyMechanism | None:
-    """The mechanism a retrain on these rows would use; None without privacy."""
-    from training.privacy import mechanism_for, require_opacus
+    """The mechanism a new retrain on these rows would use, if the budget allows it; None without privacy.
+
+    Raises:
+        TrainingError: as for `paid`.
+        PrivacyBudgetError: the retrain would be refused.
+    """
+    from training.privacy import check_budget, mechanism_for, require_opacus
 
     if context.config.training.privacy is None or not rows:
         return None
     require_opacus()
-    return mechanism_for(owners(context, rows)[1], context.config.training)
+    mechanism = mechanism_for(owners(context, rows)[1], context.config.training)
+    with context.store.read() as conn:
+        spent = ledger.charges(conn, context.model)
+    check_budget(spent, mechanism, context.config.training)
+    return mechanism
 
 
 def paid(run: Run, job: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import AdapterRejectedError
+from configs.limits import MAX_RANK
 from data_contracts.digests import file_digest, tree_digest
 from data_contracts.records import AdapterRef
 from data_contracts.snapshot_files import fsync
@@ -170,7 +171,7 @@ def check_tokenizer(ref: AdapterRef, base: Path) -> None:
 
 
 def check_adapter(
-    ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None, tensors: bool = True
+    ref: AdapterRef, *, max_rank: int = MAX_RANK, base_digest: str | None = None, tensors: bool = True
 ) -> dict[str, Any]:
     """Look at an adapter's files before any library loads them.
 

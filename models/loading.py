@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import AdapterRejectedError, ConfigError, ModelUnavailableError
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef
 from models.adapters import check_adapter, check_tokenizer
 from models.files import check_model_files
@@ -175,7 +176,7 @@ def _check_tokenizer(model: Any, ref: AdapterRef) -> None:
         check_tokenizer(ref, folder)
 
 
-def attach(model: Any, ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None) -> Any:
+def attach(model: Any, ref: AdapterRef, *, max_rank: int = MAX_RANK, base_digest: str | None = None) -> Any:
     """Wrap a base model with its first adapter; the adapter's name in the result is `ref.version`.
 
     The base's layers are wrapped in place: keep the returned PeftModel and use `using_adapter` for the base.
@@ -202,7 +203,7 @@ def attach(model: Any, ref: AdapterRef, *, max_rank: int = 64, base_digest: str 
     return wrapped
 
 
-def load_adapter(peft_model: Any, ref: AdapterRef, *, max_rank: int = 64, base_digest: str | None = None) -> None:
+def load_adapter(peft_model: Any, ref: AdapterRef, *, max_rank: int = MAX_RANK, base_digest: str | None = None) -> None:
     """Add one more adapter, named `ref.version`; the ones already there and the active one stay as they are.
 
     Raises:

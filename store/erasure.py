@@ -257,6 +257,28 @@ def taint_if_taught(conn: Connection, version: str, dataset_digest: str) -> bool
     return bool(jobs)
 
 
+def taught_erased(
+    conn: Connection, names: Iterable[str], adapters: Iterable[str], datasets: Iterable[str]
+) -> list[str]:
+    """Why something made of these would hold what was erased; empty where it would not.
+
+    Args:
+        names: versions.
+        adapters: digests of adapters; versions of the same weights count under any name.
+        datasets: digests of the snapshots that taught them.
+
+    Returns:
+        Sentences: tainted versions by name, then snapshots with erased training rows.
+    """
+    digests, known = list(datasets), set(names)
+    for column, wanted in ((versions.c.adapter_digest, adapters), (versions.c.dataset_digest, digests)):
+        for part in chunks(wanted):
+            known.update(conn.execute(select(versions.c.name).where(column.in_(part))).scalars())
+    why = [f"{name} is tainted by an erasure" for name in sorted(tainted_among(conn, known))]
+    counts = {digest: erased_in_snapshot(conn, digest, "train") for digest in dict.fromkeys(digests)}
+    return why + [f"{n} training row(s) of snapshot {digest[:12]} were erased" for digest, n in counts.items() if n]
+
+
 # --- salts, exports, the SQLite file ----------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ in another number of seconds are the same adapter.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def readme(card: dict[str, Any]) -> str:
         f"Load it on this base only; Tidemill checks the digests below first.\n\n"
         f"## Base\n\n{_table(base)}\n\n## Data\n\n{_table(data)}\n\n## Training\n\n"
         f"{_table({**card['training'], 'seed': card['seed'], 'code commit': card['code_commit'] or 'unknown'})}\n\n"
-        f"{_privacy(card['privacy']) if 'privacy' in card else ''}## Result\n\n{_table(figures)}\n"
+        f"{_privacy(card['privacy']) if 'privacy' in card else ''}"
+        + (f"## Privacy\n\n{card['privacy_not_claimed']}\n\n" if "privacy_not_claimed" in card else "")
+        + f"## Result\n\n{_table(figures)}\n"
         + (f"\n## Made from another adapter\n\n{_table(_named(card['derived']))}\n" if "derived" in card else "")
     )
 
@@ -99,6 +102,55 @@ def derived_card(folder: Path, derived: dict[str, Any]) -> dict[str, Any] | None
     """
     path = folder / CARD
     return {**json.loads(path.read_text(encoding="utf-8")), "derived": derived} if path.is_file() else None
+
+
+def soup_card(folders: Sequence[Path], derived: dict[str, Any]) -> dict[str, Any] | None:
+    """The card of the mean of several adapters of one base; None where one of them has none.
+
+    Args:
+        folders: the parents', named by their digests.
+        derived: parents, weights and what was cut off.
+
+    Of the parents' settings it holds those that are alike. It claims no privacy: somebody may be in several parents'
+    rows, and what that adds up to is not in their cards.
+    """
+    if not all((folder / CARD).is_file() for folder in folders):
+        return None
+    cards = {folder.name[:12]: json.loads((folder / CARD).read_text(encoding="utf-8")) for folder in folders}
+    first, *others = cards.values()
+    settings = {
+        key: value
+        for key, value in first["training"].items()
+        if key != "privacy" and all(key in card["training"] and card["training"][key] == value for card in others)
+    }
+    not_claimed = _not_claimed(cards)
+    return {
+        "card": VERSION,
+        "base": first["base"],
+        "data": {name: card["data"] for name, card in cards.items()},
+        "training": settings,
+        "seed": {name: card["seed"] for name, card in cards.items()},
+        "code_commit": ", ".join(sorted({card["code_commit"] for card in cards.values() if card["code_commit"]})),
+        "result": {"metrics": {name: card["result"] for name, card in cards.items()}},
+        "derived": derived,
+        **({"privacy_not_claimed": not_claimed} if not_claimed else {}),
+    }
+
+
+def _not_claimed(cards: dict[str, dict[str, Any]]) -> str:
+    """What a soup's card says where its parents' cards speak of privacy; empty where none does."""
+    private = {name: card["privacy"] for name, card in cards.items() if "privacy" in card}
+    if not private and not any("privacy_not_claimed" in card for card in cards.values()):
+        return ""
+    if len(private) < len(cards):
+        plain = ", ".join(name for name in cards if name not in private)
+        return f"No differential privacy is claimed: the card of {plain} claims none."
+    each = ", ".join(f"{name} epsilon {p['epsilon']:.4g} at delta {p['delta']:.2g}" for name, p in private.items())
+    return (
+        f"Each parent is differentially private by person ({each}). None of these is claimed for their mean: it "
+        "depends on all of their runs, and whoever is in the rows of several loses more. What all retrains together "
+        "spent is in the ledger (`tidemill train privacy`)."
+    )
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

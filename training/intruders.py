@@ -18,6 +18,7 @@ from typing import Any
 from configs.errors import TrainingError
 from data_contracts.records import AdapterRef
 from models.jobs import Emit, serve_job
+from training.card import derived_card
 from training.lora_weights import LoraWeights, publish_lora, read_lora
 from training.scales import inherited_facts
 
@@ -87,7 +88,9 @@ def reduce_intruders(
     how = {"top_k": top_k, "threshold": threshold, "kept": kept, "found": sum(counts)}
     facts = {**inherited_facts(ref), "rank": parent.rank, "alpha": parent.config["lora_alpha"]}
     made = LoraWeights(parent.config, layers)
-    return *publish_lora(made, adapters_root, {**facts, "parents": [ref.digest], "intruders": how}), sum(counts)
+    derived = {"parents": [ref.digest], "intruders": how}
+    card = derived_card(Path(ref.path), derived)
+    return *publish_lora(made, adapters_root, {**facts, **derived}, card=card), sum(counts)
 
 
 def serve(job: dict[str, Any], _emit: Emit, _stop: threading.Event) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import AdapterRejectedError
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef
 from models.adapters import CONFIG, WEIGHTS, check_adapter, publish_adapter
+from training.card import write_card
 
 PREFIX = "base_model.model."
 
@@ -65,7 +67,7 @@ def refuse_patterns(ref: AdapterRef, config: dict[str, Any]) -> None:
             )
 
 
-def read_lora(ref: AdapterRef, *, max_rank: int = 64) -> LoraWeights:
+def read_lora(ref: AdapterRef, *, max_rank: int = MAX_RANK) -> LoraWeights:
     """Read an adapter after its checks.
 
     Raises:
@@ -89,13 +91,16 @@ def read_lora(ref: AdapterRef, *, max_rank: int = 64) -> LoraWeights:
     )
 
 
-def publish_lora(weights: LoraWeights, adapters_root: Path, manifest: dict[str, Any]) -> tuple[str, Path]:
+def publish_lora(
+    weights: LoraWeights, adapters_root: Path, manifest: dict[str, Any], *, card: dict[str, Any] | None = None
+) -> tuple[str, Path]:
     """Write an adapter and publish it under its digest.
 
     Args:
         weights: the adapter.
         adapters_root: where adapters are.
         manifest: as for `publish_adapter`; names the parents.
+        card: the training card (`training.card`); None writes none.
 
     Returns:
         (digest, folder).
@@ -112,6 +117,8 @@ def publish_lora(weights: LoraWeights, adapters_root: Path, manifest: dict[str, 
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(weights.config, indent=1, sort_keys=True)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if card is not None:
+            write_card(temporary, card)
         return publish_adapter(temporary, adapters_root, manifest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

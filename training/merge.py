@@ -64,6 +64,16 @@ def _merged_file(source: Path, target: Path, weights: LoraWeights) -> set[str]:
     return met
 
 
+def check_out(out: Path) -> None:
+    """Refuse a folder that is there already.
+
+    Raises:
+        InputError: as said.
+    """
+    if out.exists():
+        raise InputError("the merged model needs a folder of its own", where=out, expected="no such folder yet")
+
+
 def merge(base: Path, ref: AdapterRef, out: Path, *, base_reference: str = "") -> dict[str, Any]:
     """Write base and adapter as one model to `out`: nothing is there before all of it is.
 
@@ -81,8 +91,7 @@ def merge(base: Path, ref: AdapterRef, out: Path, *, base_reference: str = "") -
         ModelUnavailableError: the base is quantised, or its files must not be loaded.
         AdapterRejectedError: the adapter does not pass its checks, or was trained on another base.
     """
-    if out.exists():
-        raise InputError("the merged model needs a folder of its own", where=out, expected="no such folder yet")
+    check_out(out)
     check_model_files(base)
     _refuse_quantised(base)
     found = model_digest(base)

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
+from configs.limits import MAX_RANK
 from data_contracts.records import AdapterRef
 from models.adapters import CONFIG, WEIGHTS, check_adapter, publish_adapter, read_manifest
-from training.card import derived_card, write_card
+from training.card import derived_card, soup_card, write_card
 from training.lora_weights import LoraWeights, publish_lora, read_lora, refuse_patterns
 
 SCALES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
@@ -103,7 +104,7 @@ def _truncated(a: Any, b: Any, rank: int) -> tuple[Any, Any, float]:
 
 
 def soup(
-    adapters: Sequence[LoraWeights], weights: Sequence[float] | None = None, *, max_rank: int = 64
+    adapters: Sequence[LoraWeights], weights: Sequence[float] | None = None, *, max_rank: int = MAX_RANK
 ) -> tuple[LoraWeights, float]:
     """The weighted mean of several adapters of one base.
 
@@ -195,7 +196,7 @@ def publish_scaled(
 
 
 def publish_soup(
-    refs: Sequence[AdapterRef], adapters_root: Path, weights: Sequence[float] | None = None, *, max_rank: int = 64
+    refs: Sequence[AdapterRef], adapters_root: Path, weights: Sequence[float] | None = None, *, max_rank: int = MAX_RANK
 ) -> tuple[str, Path]:
     """The mean of several published adapters, published with its parents and weights in the manifest.
 
@@ -213,4 +214,6 @@ def publish_soup(
     # An erasure finds an adapter by the data that taught it: a soup was taught by all its parents' data.
     facts["dataset_digests"] = sorted({d for part in parts for d in _datasets(part)})
     parents = {"parents": [ref.digest for ref in refs], "weights": _normal(weights, len(refs))}
-    return publish_lora(made, adapters_root, {**facts, **parents})
+    derived = {**parents, "rank": made.rank, "truncated": lost}
+    card = soup_card([Path(ref.path) for ref in refs], derived)
+    return publish_lora(made, adapters_root, {**facts, **parents}, card=card)

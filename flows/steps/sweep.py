@@ -27,6 +27,11 @@ from models.adapters import read_manifest
 INTRUDERS = "1, intruders reduced"
 
 
+def _name(scale: float) -> str:
+    """A scale as people write it, in full: two scales never share a name."""
+    return repr(float(scale)).removesuffix(".0")
+
+
 def _publish(run: Run) -> tuple[dict[str, AdapterRef], dict[str, float]]:
     """(candidate -> adapter, candidate -> scale), all published under their own digests."""
     from training.scales import publish_scaled
@@ -34,8 +39,8 @@ def _publish(run: Run) -> tuple[dict[str, AdapterRef], dict[str, float]]:
     trained, root = run.trained, run.context.state.adapters
     settings = run.context.config.evaluation
     made = publish_scaled(ref_of(trained), root, settings.scales)
-    refs = {f"{scale:g}": ref_of(_artifact(trained, *where)) for scale, where in made.items()}
-    scales = {f"{scale:g}": scale for scale in made}
+    refs = {_name(scale): ref_of(_artifact(trained, *where)) for scale, where in made.items()}
+    scales = {_name(scale): scale for scale in made}
     if settings.reduce_intruders:
         run.observer.log("Looking for intruder dimensions in the adapter.")
         done = _reduced(run, refs, root)

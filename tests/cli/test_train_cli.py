@@ -20,7 +20,7 @@ from data_contracts.records import Message, ModelVersion, SnapshotRow, utc_now
 from data_contracts.snapshots import publish
 from flows.context import open_context
 from models.files import model_digest
-from store import versions
+from store import erasure, versions
 from tests.flows.flow_samples import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +118,10 @@ def test_a_registered_version_is_merged_into_its_base(profile: Path, tmp_path: P
     made = json.loads(done.stdout)
     assert made["merged"]["adapter_digest"] == ref.digest
     assert made["digest"] == model_digest(out)
+    context = open_context(config)
+    with context.store.read() as conn:
+        assert erasure.known_exports(conn) == [str(out.resolve())], "an erasure can name it"
+    context.store.close()
     again = tidemill("train", "merge", "support-bot@v1", "--out", str(out), "--profile", str(profile))
     assert again.returncode == 3
     unknown = tidemill("train", "merge", "support-bot@v9", "--out", str(tmp_path / "x"), "--profile", str(profile))

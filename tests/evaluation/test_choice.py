@@ -8,6 +8,7 @@ from eval_reports import flipped, report
 from configs.schema import GateSection, SuiteRule
 from data_contracts.records import EvalReport
 from evaluation.choice import ScalePoint, choose, choose_among, mark_front, measure
+from evaluation.report_scales import scales_section
 
 POLICY = GateSection(
     anchors=SuiteRule(kind="non_inferiority", margin=0.15, max_discordance=0.15),
@@ -67,6 +68,22 @@ def test_where_none_is_within_the_margins_the_one_that_misses_by_least() -> None
     assert name == "s50"
     assert "no scale" in reason
     assert chosen(s50=(1, 0, 48, 0), s100=(2, 0, 48, 0))[1].startswith("no scale"), "all fail the incident"
+
+
+def test_a_candidate_that_a_finding_would_block_does_not_qualify() -> None:
+    """Nine lost and nine gained are within the margin; as negative flips they are too many."""
+    strict = POLICY.model_copy(update={"anchors": POLICY.anchors.model_copy(update={"max_nfr": 0.05})})
+    reports = {"0.5": half(4, 2, 20), "1": half(9, 9, 50)}
+    scales = {"0.5": 0.5, "1": 1.0}
+    assert choose_among(reports, scales, POLICY, "superiority", 0.95, {}).chosen == "1"
+    found = choose_among(reports, scales, strict, "superiority", 0.95, {})
+    assert found.chosen == "0.5"
+    stopped = found.points[1]
+    assert (stopped.slack > 0, stopped.incidents_kept, stopped.qualifies) == (True, True, False)
+    assert "no: anchors, negative flips" in scales_section(found)
+    alone = choose_among({"1": reports["1"]}, scales, strict, "superiority", 0.95, {})
+    assert alone.reason.startswith("no scale passes the gate's tests")
+    assert alone.reason.endswith("(anchors, negative flips, against the champion)")
 
 
 def test_both_reference_models_and_every_anchor_suite_count() -> None:

@@ -64,6 +64,8 @@ def test_a_suite_too_small_in_half_is_left_whole() -> None:
         "anchors": 65,
         "incidents": 3,
     }
+    probed = make_halves({**whole, "probes": items("probes", 5)}, POLICY, "superiority")
+    assert len(probed.selection["probes"]) == len(probed.gating["probes"]) == 5, "a list, as incidents are"
     assert {name: len(part) for name, part in halves.gating.items()} == {"target": 30, "anchors": 65, "incidents": 3}
     fine = POLICY.model_copy(update={"anchors": SuiteRule(kind="non_inferiority", margin=0.10, max_discordance=0.15)})
     left = make_halves(whole, fine, "superiority")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cli.privacy import ledger_facts, ledger_rows, ledger_title
-from cli.training_plans import plan_context_rows
+from cli.retrain import _estimate
+from cli.training_plans import plan_context_rows, plan_snapshot
 from configs.errors import PrivacyBudgetError, SnapshotError, StaleTokenError, TrainingError
 from data_contracts.digests import digest
 from data_contracts.records import AdapterArtifact, Cause, Message, SnapshotRow, utc_now
@@ -115,6 +116,11 @@ def test_a_round_is_paid_once_and_the_next_refused_when_the_budget_is_spent(cont
     assert "lower training.privacy.epsilon to" in (caught.value.fix or "")
     with context.store.read() as conn:
         assert len(ledger.charges(conn, context.model)) == 1
+    with pytest.raises(PrivacyBudgetError):  # a plan shows no noise for what would be refused
+        plan_snapshot(context, run.snapshot.digest, quick=True, limit_mb=None)
+    refused = _estimate(context, rows)
+    assert (refused["rows"], refused["steps"], "privacy" in refused) == (30, 0, False)
+    assert "does not allow another retrain" in refused["refused"]
 
     with context.store.write() as conn:
         requests.cancel(conn, run.request_id)

@@ -14,6 +14,7 @@ from flows.context import open_context
 from flows.observer import PrintObserver
 from flows.pipeline import SWEEP_SETTINGS, _inputs
 from flows.run import Run
+from flows.steps.sweep import _name
 from tests.flows.flow_samples import tiny_config
 
 ADAPTER = AdapterArtifact(
@@ -77,6 +78,12 @@ def test_with_scales_what_follows_depends_on_the_choice(tmp_path: Path) -> None:
     after = {step: digest(_inputs(run, step)) for step in before}
     assert [step for step in before if before[step] != after[step]] == ["evaluate", "gate"]
     run.context.store.close()
+
+
+def test_no_two_scales_share_a_name() -> None:
+    assert [_name(scale) for scale in (0.5, 0.85, 1.0, 1)] == ["0.5", "0.85", "1", "1"]
+    assert _name(0.1234567) != _name(0.1234568)
+    assert not _name(1.0 - 1e-12).startswith("1")
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,44 @@ def test_a_soup_names_the_data_of_all_its_parents(pair: list[AdapterRef], tmp_pa
     assert read_manifest(again[1])["dataset_digests"] == ["a" * 64, "b" * 64, "c" * 64]
 
 
+PRIVATE = {"epsilon": 2.0, "delta": 1e-5, "incidents": "private", "not_covered": ["x"]}
+
+
+@pytest.mark.parametrize(("private", "says"), [((), ""), ((0,), "claims none"), ((0, 1), "None of these is claimed")])
+def test_a_soups_card_names_all_parents_and_claims_no_privacy(
+    pair: list[AdapterRef], tmp_path: Path, private: tuple[int, ...], says: str
+):
+    parents = []
+    for n, ref in enumerate(pair):
+        card = {"base": {"reference": "tiny:0", "licence": "x"}, "data": {"dataset_digest": f"{n}" * 64}, "seed": n}
+        card |= {"training": {"rank": 4, "epochs": n}, "code_commit": "c", "result": {"steps": n, "metrics": {}}}
+        parents.append(_with_card(ref, tmp_path, {**card, "privacy": PRIVATE} if n in private else card))
+    digest, path = publish_soup(parents, tmp_path)
+    check_adapter(pair[0].model_copy(update={"digest": digest, "path": str(path)}))
+    told = json.loads((path / CARD).read_text())
+    assert told["derived"]["parents"] == [parent.digest for parent in parents]
+    assert told["data"] == {p.digest[:12]: {"dataset_digest": f"{n}" * 64} for n, p in enumerate(parents)}
+    assert told["training"] == {"rank": 4}, "what is alike"
+    assert "privacy" not in told
+    shown = (path / README).read_text()
+    assert all(parent.digest in shown for parent in parents)
+    assert ("## Privacy" in shown) == bool(private)
+    assert "Differentially private by person" not in shown
+    if says:
+        assert says in told["privacy_not_claimed"]
+        assert told["privacy_not_claimed"] in shown
+        with_half = publish_soup(
+            [pair[0].model_copy(update={"digest": digest, "path": str(path)}), parents[0]], tmp_path
+        )
+        assert "claims none" in (with_half[1] / README).read_text()
+
+
+def test_a_soup_with_a_parent_without_a_card_has_none(pair: list[AdapterRef], tmp_path: Path):
+    card = {"base": {"reference": "tiny:0", "licence": "x"}, "data": {}, "training": {}, "seed": 1, "code_commit": "c"}
+    one = _with_card(pair[0], tmp_path, {**card, "result": {"metrics": {}}})
+    assert not (publish_soup([one, pair[1]], tmp_path)[1] / CARD).exists()
+
+
 def _with_card(
     ref: AdapterRef, root: Path, card: dict[str, Any] | None, *, alpha: float | None = None, **facts: str
 ) -> AdapterRef:
