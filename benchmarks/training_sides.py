@@ -39,6 +39,7 @@ def _ours(rows: list[dict[str, list[int]]], per_step: int, steps: int, seed: int
 
     from configs.schema import TrainingSection
     from models.packing import TokenRow
+    from training.ranks import ALONE
     from training.sft import _step, sides_of
 
     model, _ = adapted(seed)
@@ -51,7 +52,7 @@ def _ours(rows: list[dict[str, list[int]]], per_step: int, steps: int, seed: int
     for step in range(steps):
         begun = time.perf_counter()
         picked = examples[step * per_step : (step + 1) * per_step]
-        losses.append(_step(model, picked, parameters, config, sides_of(picked), step))
+        losses.append(_step(model, picked, parameters, config, sides_of(picked), step, ALONE))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - begun)
