@@ -73,8 +73,12 @@ class TrainingEvents:
             return
         step, steps = int(event["step"]), int(event["steps"])
         loss = event.get("loss")  # None: a private run has nothing public to tell of this step
-        note = f"{event.get('tok_s', 0):.0f} tokens/s, {event.get('eta_s', 0):.0f} s to go"
-        self.run.observer.progress("train", step, steps, note if loss is None else f"loss {loss:.3f}, {note}")
+        known = [
+            f"loss {loss:.3f}" if loss is not None else "",
+            f"{event['tok_s']:.0f} tokens/s" if "tok_s" in event else "",
+            f"{event.get('eta_s', 0):.0f} s to go",
+        ]
+        self.run.observer.progress("train", step, steps, ", ".join(part for part in known if part))
         self._track(event, step)
 
     def _track(self, event: dict[str, Any], step: int) -> None:
