@@ -26,6 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from training_plan import job_of
+
 from configs.loader import cache_dir
 from configs.schema import Config, GateSection, ReplaySection, SuiteRule, TrainingSection
 from data_contracts.digests import digest
@@ -39,7 +41,6 @@ from data_contracts.records import (
     SnapshotRow,
     SuiteScores,
 )
-from data_contracts.snapshots import publish
 from evaluation.gate import Objective, decide
 from evaluation.launch import evaluation_job, run_evaluation
 from evaluation.statistics import required_items
@@ -133,27 +134,8 @@ def train(
     """An adapter trained from the base; kept under its name."""
     kept = root / f"{name}.artifact.json"
     if not kept.is_file():
-        snapshot = publish(
-            root / "snapshots",
-            rows,
-            model="bank",
-            contract_digest="c" * 64,
-            base_digest=base.digest,
-            watermark=len(rows),
-            reasons={},
-            replay={},
-            created_at=datetime.now(UTC),
-        )
-        config = TrainingSection(epochs=3, learning_rate=rate, rows_per_step=8)
-        job = {
-            "base_path": base.path,
-            "base_digest": base.digest,
-            "base_ref": base.reference,
-            "snapshot_path": snapshot.path,
-            "out_dir": root / "adapters",
-            "config": config.model_dump(mode="json"),
-            "init_seed": seed,
-        }
+        config = TrainingSection(epochs=3, learning_rate=rate, rows_per_step=8, seed=seed)
+        job = {**job_of(rows, config, base, root), "out_dir": root / "adapters"}
         made = run_training(job, root / f"work-{name}", lambda _: None)
         kept.write_text(made.model_dump_json(), encoding="utf-8")
         say(f"{name}: {made.tokens} tokens in {made.seconds:.0f} s, last loss {made.loss_curve[-1]:.3f}")

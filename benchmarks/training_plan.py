@@ -22,7 +22,7 @@ from configs.loader import cache_dir
 from configs.schema import Config, TrainingSection
 from data_contracts.records import Message, SnapshotRow
 from data_contracts.snapshots import publish
-from models.cache import resolve
+from models.cache import ResolvedModel, resolve
 from training.launch import run_training
 from training.plan import plan_rows
 
@@ -78,7 +78,11 @@ def made_rows(shape: dict[str, Any], seed: int = 1) -> list[SnapshotRow]:
 
 def training_job(shape: dict[str, Any], config: TrainingSection, root: Path) -> dict[str, Any]:
     """A job of `training.launch.run_training` on made rows, all but its `out_dir`; the snapshot is under `root`."""
-    base, rows = resolve(Config().model.base, cache_dir(Config())), made_rows(shape)
+    return job_of(made_rows(shape), config, resolve(Config().model.base, cache_dir(Config())), root)
+
+
+def job_of(rows: Sequence[SnapshotRow], config: TrainingSection, base: ResolvedModel, root: Path) -> dict[str, Any]:
+    """The same on given rows and base."""
     snapshot = publish(
         root / "snapshots",
         rows,

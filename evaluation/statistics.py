@@ -100,6 +100,20 @@ def non_inferiority_power(n: int, margin: float, discordance: float, alpha: floa
     return _NORMAL.cdf(slack / math.sqrt(discordance))
 
 
+def _fewest(least: int, enough: Callable[[int], bool]) -> int:
+    """The smallest number from `least` on that is enough, by doubling and halving; a power of two past `_MAX_N`."""
+    low, high = least - 1, least
+    while high < _MAX_N and not enough(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
 def required_items(margin: float, discordance: float, alpha: float = 0.05, power: float = 0.95) -> int:
     """Fewest items with which an unchanged candidate passes with chance `power`; about 16 d / m^2 at power .99.
 
@@ -108,16 +122,7 @@ def required_items(margin: float, discordance: float, alpha: float = 0.05, power
     """
     if margin <= 0.0:
         raise ValueError("non-inferiority needs a margin above 0")
-    low, high = 0, 1
-    while high < _MAX_N and non_inferiority_power(high, margin, discordance, alpha) < power:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if non_inferiority_power(middle, margin, discordance, alpha) >= power:
-            high = middle
-        else:
-            low = middle
-    return high
+    return _fewest(1, lambda n: non_inferiority_power(n, margin, discordance, alpha) >= power)
 
 
 def smallest_margin(n: int, discordance: float, alpha: float = 0.05, power: float = 0.95) -> float:
@@ -183,16 +188,7 @@ def paired_t_power(n: int, margin: float, sd: float, alpha: float = 0.05) -> flo
 
 def required_items_paired_t(margin: float, sd: float, alpha: float = 0.05, power: float = 0.95) -> int:
     """Fewest items with which an unchanged candidate passes the paired t test with chance `power`."""
-    low, high = 1, 2
-    while high < _MAX_N and paired_t_power(high, margin, sd, alpha) < power:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if paired_t_power(middle, margin, sd, alpha) >= power:
-            high = middle
-        else:
-            low = middle
-    return high
+    return _fewest(2, lambda n: paired_t_power(n, margin, sd, alpha) >= power)
 
 
 # --- shares: one sample, exact ------------------------------------------------------------------------

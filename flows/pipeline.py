@@ -97,20 +97,14 @@ def _step(run: Run, wrap: Wrap, name: str, work: Callable[[Run], Output]) -> Out
     return output
 
 
-def _done(run: Run) -> dict[str, Output]:
-    """Outputs of the steps that are done, whatever their inputs were."""
-    with run.context.store.read() as conn:
-        found = steps.list_steps(conn, run.request_id)
-    return {step.name: step.output for step in found if step.status == "done" and step.output is not None}
-
-
 def _steps(run: Run, wrap: Wrap) -> tuple[str, str]:
     """Do what is not proved done; return (outcome, detail).
 
     A retrain whose canary is out only waits for it: people are being answered by what was proved then, and other
     settings or another version of Tidemill since must not train, judge or register anything under its feet.
     """
-    done = _done(run)
+    with run.context.store.read() as conn:
+        done = steps.outputs(conn, run.request_id)
     if "begin_rollout" in done:
         run.outputs |= done
         forget_key(run)

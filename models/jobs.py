@@ -227,18 +227,6 @@ def _watch_parent(stop: threading.Event) -> None:
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def _watch_launcher(stop: threading.Event) -> None:
-    """The same when the process that started this one is gone: the pipe is held further up, and stays open then."""
-    launcher = os.getppid()
-
-    def watch() -> None:
-        while launcher != 1 and os.getppid() == launcher:  # 1: it was gone before this process looked
-            threading.Event().wait(0.5)
-        _leave(stop)
-
-    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
-
-
 def _leave(stop: threading.Event) -> None:
     stop.set()
     threading.Event().wait(GRACE_S)
@@ -285,7 +273,6 @@ def serve_job(
     _watch_parent(stop)
     if rank is not None:
         emit = _as_rank(emit, rank, local_rank, stop)
-        _watch_launcher(stop)
     try:
         job = json.loads(path.read_text(encoding="utf-8"))
         emit({"event": "done", **run(job, emit, stop)})

@@ -94,6 +94,12 @@ def _end(
     )
 
 
+def outputs(conn: Connection, request_id: str) -> dict[str, dict[str, Any]]:
+    """Step -> output, of the steps that are done, whatever their inputs were."""
+    found = list_steps(conn, request_id)
+    return {step.name: step.output for step in found if step.status == "done" and step.output is not None}
+
+
 def list_steps(conn: Connection, request_id: str) -> list[Step]:
     """A request's steps in the order they were last begun."""
     query = select(table).where(table.c.request_id == request_id).order_by(table.c.started_at, table.c.name)

@@ -55,7 +55,8 @@ def gating_suites(run: Run) -> dict[str, list[EvalItem]]:
 
     context, section, choice = run.context, run.context.config.evaluation, run.scale_choice
     suites = own_suites(run) if choice is None else without(own_suites(run), choice.selected_on)
-    anchors = {name: items for name, items in suites.items() if name in anchor_suites(context)}
+    shipped = anchor_suites(context)  # once: every call reads and checks the files
+    anchors = {name: items for name, items in suites.items() if name in shipped}
     made = {
         "fragility": fragility_items(anchors, section.fragility, limit=section.fragility_items),
         "probes": probe_suite(context, run.snapshot, {"target": suites.get("target", []), **anchors})
@@ -74,7 +75,7 @@ def evaluate(run: Run) -> Output:
     base = context.base()
     served = Arm.model_validate(run.outputs["pin_champion"])
     best = pinned_best(run)
-    suites = gating_suites(run)
+    suites, anchors = gating_suites(run), anchor_suites(context)
     job = evaluation_job(
         base_path=base.path,
         base_digest=base.digest,
@@ -89,10 +90,10 @@ def evaluate(run: Run) -> Output:
         batch=context.config.evaluation.batch,
         dataset_digest=run.snapshot.digest,
         threads=context.config.model.threads,
-        best_suites=anchor_suites(context),
+        best_suites=anchors,
         samples=context.config.evaluation.samples,
         sample_temperature=context.config.evaluation.sample_temperature,
-        sampled_suites=("target", *anchor_suites(context)),
+        sampled_suites=("target", *anchors),
         **scoring_tools(context, suites),
     )
     sizes = ", ".join(f"{key} {len(items)}" for key, items in suites.items())

@@ -38,7 +38,7 @@ def _history(run: Run, verdict: str) -> list[Round]:
     with run.context.store.read() as conn:
         for request in requests.list_requests(conn, run.context.model, limit=MAX_ROUNDS):
             if request.id != run.request_id:
-                done = {step.name: step.output for step in steps.list_steps(conn, request.id) if step.output}
+                done = steps.outputs(conn, request.id)
                 if "evaluate" in done:
                     found.append((request.number, request.outcome or request.status, done["evaluate"]["means"]))
     found.append((run.ledger.request.number, f"this one: {verdict}", run.outputs["evaluate"]["means"]))
