@@ -28,20 +28,38 @@ def new(
     slack: Annotated[
         float, typer.Option("--slack", min=0.0, help="Nats per token a model may find the base's answers less likely.")
     ] = 0.5,
+    lm_eval: Annotated[
+        str | None, typer.Option("--lm-eval", help="The documents of a task or group of lm-eval (extra `lm-eval`).")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option("--tasks", help="Folder of task files; default those lm-eval ships.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Documents of each task of lm-eval.")] = None,
+    few_shot: Annotated[
+        int | None, typer.Option("--few-shot", min=0, help="Worked examples before each; default the task's.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Of an answer to a task; default the task's.")
+    ] = None,
     profile: Profile = "default",
     state: StateOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a suite to begin with, or one of the base's own behaviour."""
+    """Write a suite to begin with, one of the base's own behaviour, or one from a task of lm-eval."""
     from cli.output import show
-    from cli.suites import base_suite, example_suite, write_suite
+    from cli.suites import base_suite, example_suite, lm_eval_suite, write_suite
 
-    if from_base:
+    left_out = {}
+    if lm_eval is not None:
+        if from_base:
+            raise typer.BadParameter("give either --from-base or --lm-eval")
+        items, left_out = lm_eval_suite(lm_eval, tasks, limit, few_shot, max_new_tokens)
+    elif from_base:
         with opened(profile, state) as context:
             items = base_suite(context, prompts, slack, quiet=as_json)
     else:
         items = example_suite()
-    facts = write_suite(path, items)
+    facts = {**write_suite(path, items), **left_out}
     show(facts, [facts], as_json=as_json, title="suite new")
 
 

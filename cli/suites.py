@@ -40,6 +40,17 @@ def example_suite() -> list[dict[str, Any]]:
     return [{**item, "max_new_tokens": 24} for item in _EXAMPLE]
 
 
+def lm_eval_suite(
+    name: str, tasks: Path | None, limit: int | None, few_shot: int | None, max_new_tokens: int | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Items of a task of lm-eval, and what is to be said of those left out."""
+    from evaluation.lm_eval_tasks import items_of
+
+    found = items_of(name, tasks, limit=limit, few_shot=few_shot, max_new_tokens=max_new_tokens)
+    left_out = "; ".join(f"{count} {why}" for why, count in found.left_out.items())
+    return found.items, {"left_out": left_out} if left_out else {}
+
+
 def write_suite(path: Path, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write items as YAML or JSON Lines, whichever the name says.
 

@@ -398,6 +398,19 @@ class SampledScores(Record):
     """Share of items whose answers by the candidate did not all score alike."""
 
 
+class JudgeUsage(Record):
+    """What judging by a model took. Verdicts kept from before cost nothing and count in `kept` only."""
+
+    requests: int = 0
+    kept: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    order_flips: int = 0
+    """Questions whose verdict changed with the order."""
+    micro_dollars: int = 0
+    """At the prices of the profile."""
+
+
 class EvalReport(Record):
     """Base, champion and candidate on the same suites, per item."""
 
@@ -413,6 +426,8 @@ class EvalReport(Record):
     """suite name -> {item id: slice}."""
     sampled: dict[str, SampledScores] = {}
     """suite name -> several answers an item, where that was asked for."""
+    judge: JudgeUsage | None = None
+    """What the judge model took, where items were judged by one."""
     seconds: float = 0.0
 
 

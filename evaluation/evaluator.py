@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.errors import EvaluationError
 from configs.limits import MAX_RANK
-from data_contracts.records import AdapterRef, EvalItem
+from data_contracts.records import AdapterRef, EvalItem, JudgeUsage
 from evaluation.loaded import LocalModels
 from evaluation.runner import run
 from evaluation.sampling import with_samples
@@ -71,11 +71,11 @@ def evaluate(job: dict[str, Any], emit: Emit, stop: threading.Event) -> Event:
             tools=tools,
             progress=progress,
         )
-    write_json(report_path, report.model_dump(mode="json"))
-    done: Event = {"report_path": str(report_path), "seconds": report.seconds}
     if tools.judge is not None:
-        done["judge"] = tools.judge.use.as_dict(tools.judge.settings)
-    return done
+        used = JudgeUsage(**tools.judge.use.as_dict(tools.judge.settings))
+        report = report.model_copy(update={"judge": used if used.requests + used.kept else None})
+    write_json(report_path, report.model_dump(mode="json"))
+    return {"report_path": str(report_path), "seconds": report.seconds}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from data_contracts.records import (
     SuiteVerdict,
 )
 from evaluation.choice import ScaleChoice
-from evaluation.report_findings import flip_rows, fragile, likelihood_rows, slice_rows, warnings
+from evaluation.report_findings import cost_rows, flip_rows, fragile, likelihood_rows, slice_rows, warnings
 from evaluation.report_scales import STYLE as SCALES_STYLE
 from evaluation.report_scales import scales_section
 from evaluation.report_template import PAGE, STYLE
@@ -216,7 +216,6 @@ def _training(artifact: AdapterArtifact) -> list[tuple[str, str]]:
         ("adapter", f"LoRA, rank {artifact.rank}, alpha {artifact.alpha:g}"),
         ("steps", f"{artifact.steps}"),
         ("tokens", f"{artifact.tokens:,} ({speed:,.0f} a second)"),
-        ("time", f"{artifact.seconds:,.0f} s"),
     ]
     return facts + [(name, f"{value:.4g}") for name, value in sorted(artifact.metrics.items())]
 
@@ -237,10 +236,7 @@ def _lineage(
         lineage += [("configuration", artifact.config_digest), ("code", artifact.code_commit)]
     if snapshot is not None:
         lineage += [("contract", snapshot.contract_digest), *((f"replay {k}", v) for k, v in snapshot.replay.items())]
-    lineage += [
-        ("decided at", decision.decided_at.isoformat(timespec="seconds")),
-        ("evaluation took", f"{report.seconds:.1f} s"),
-    ]
+    lineage.append(("decided at", decision.decided_at.isoformat(timespec="seconds")))
     return [(name, text or "-") for name, text in lineage]
 
 
@@ -318,6 +314,7 @@ def render_html(
         snapshot=snapshot,
         data_rows=_data_rows(snapshot),
         lineage=_lineage(report, decision, artifact, snapshot),
+        cost=cost_rows(report, artifact),
         alpha=alpha,
         scales=scales_section(choice),
         heat=heat_map(rounds),

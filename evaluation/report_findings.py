@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_contracts.records import NAMES, EvalReport, Finding, GateDecision
+from data_contracts.records import NAMES, AdapterArtifact, EvalReport, Finding, GateDecision
 from evaluation.slices import members
 
 MAX_SLICES = 120
@@ -96,3 +96,17 @@ def fragile(decision: GateDecision) -> dict[str, str] | None:
 def warnings(decision: GateDecision) -> list[str]:
     """Sentences about what lost without deciding anything."""
     return [f"{f.suite}, slice {f.slice}: {f.reason}" for f in decision.findings if f.verdict == "warning"]
+
+
+def cost_rows(report: EvalReport, artifact: AdapterArtifact | None) -> list[tuple[str, str]]:
+    """What the retrain took: seconds, and what was paid for judging."""
+    rows = [] if artifact is None else [("training", f"{artifact.seconds:,.0f} s, {artifact.tokens:,} tokens")]
+    rows.append(("evaluation", f"{report.seconds:,.1f} s"))
+    if (judge := report.judge) is not None:
+        paid = f"{judge.requests:,} requests, {judge.prompt_tokens:,} + {judge.answer_tokens:,} tokens"
+        rows += [
+            ("judge model", f"{paid}, ${judge.micro_dollars / 1e6:,.4f}"),
+            ("verdicts kept from before", f"{judge.kept:,}"),
+            ("verdicts that turned with the order", f"{judge.order_flips:,}"),
+        ]
+    return rows

@@ -265,6 +265,11 @@ likely. One-sided bounds of the paired t test; the lower one must exceed the mar
 {% endif %}
 
 <section>
+<h2>What it took</h2>
+<dl class="facts">{% for name, text in cost %}<dt>{{ name }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>
+</section>
+
+<section>
 <h2>Lineage and policy</h2>
 <dl class="facts">{% for name, text in lineage %}<dt>{{ name }}</dt><dd><code>{{ text }}</code></dd>{% endfor %}</dl>
 <h3>How to read this</h3>

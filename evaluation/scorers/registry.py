@@ -33,6 +33,7 @@ _MODULES = {
     "refusal": "refusal",
     "toxicity": "toxicity",
     "rubric": "rubric",
+    "lm_eval": "lm_eval",
 }
 BUILT_IN = tuple(_MODULES)
 

@@ -179,11 +179,12 @@ def test_the_job_names_embedder_and_judge_and_counts_what_judging_took(base: tup
             judge=JudgeSection(url=server.url, model="judge", micro_dollars_per_1k_prompt_tokens=50),
         )
         again = json.loads(json.dumps({**job, "report_path": str(tmp_path / "report.json")}))
-        done = evaluate(again, lambda _: None, threading.Event())
+        evaluate(again, lambda _: None, threading.Event())
     report = EvalReport.model_validate_json((tmp_path / "report.json").read_bytes())
     assert [i.score for i in report.scores["anchors"]["candidate"].items if i.item_id == "judged"] == [1.0]
     # One model in three roles is judged once, in two orders.
-    assert (done["judge"]["requests"], done["judge"]["micro_dollars"]) == (2, 1)
+    assert report.judge is not None
+    assert (report.judge.requests, report.judge.micro_dollars) == (2, 1)
 
 
 def test_the_evaluator_process_reports_and_fails_clearly(base: tuple[Path, str], tmp_path: Path) -> None:

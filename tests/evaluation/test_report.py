@@ -13,7 +13,15 @@ from eval_reports import flipped, report
 
 from configs.loader import HERE
 from configs.schema import GateSection, SuiteRule
-from data_contracts.records import AdapterArtifact, DatasetSnapshot, EvalItem, EvalReport, Message, SampledScores
+from data_contracts.records import (
+    AdapterArtifact,
+    DatasetSnapshot,
+    EvalItem,
+    EvalReport,
+    JudgeUsage,
+    Message,
+    SampledScores,
+)
 from evaluation.choice import ScaleChoice, ScalePoint, mark_front
 from evaluation.gate import decide
 from evaluation.report import render_html
@@ -117,6 +125,20 @@ def page(kind: str, title: str = "retrain support-bot #1 - feedback", choice: Sc
     decision = decide(found, POLICY, "superiority", now=NOW)
     assert decision.verdict == kind
     return render_html(found, decision, artifact=ARTIFACT, snapshot=SNAPSHOT, title=title, items=items, choice=choice)
+
+
+def test_the_report_says_what_judging_cost() -> None:
+    scored, items = example("pass")
+    used = JudgeUsage(requests=12, kept=3, prompt_tokens=2400, answer_tokens=90, order_flips=1, micro_dollars=1250)
+    for judge, shown in ((None, False), (used, True)):
+        one = scored.model_copy(update={"judge": judge, "seconds": 61.5})
+        html = render_html(
+            one, decide(one, POLICY, "superiority", now=NOW), artifact=None, snapshot=None, title="t", items=items
+        )
+        section = html[html.index("What it took") : html.index("Lineage and policy")]
+        assert "61.5 s" in section
+        assert ("12 requests, 2,400 + 90 tokens, $0.0013" in section) is shown
+        assert ("kept from before" in section) is shown
 
 
 def test_the_page_is_self_contained_and_small() -> None:
