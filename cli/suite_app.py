@@ -49,7 +49,7 @@ def new(
     from cli.output import show
     from cli.suites import base_suite, example_suite, lm_eval_suite, write_suite
 
-    left_out = {}
+    left_out: dict[str, str] = {}
     if lm_eval is not None:
         if from_base:
             raise typer.BadParameter("give either --from-base or --lm-eval")

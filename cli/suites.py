@@ -42,7 +42,7 @@ def example_suite() -> list[dict[str, Any]]:
 
 def lm_eval_suite(
     name: str, tasks: Path | None, limit: int | None, few_shot: int | None, max_new_tokens: int | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Items of a task of lm-eval, and what is to be said of those left out."""
     from evaluation.lm_eval_tasks import items_of
 

@@ -205,7 +205,7 @@ def _metric(name: str, task: Any) -> str:
     """The first metric of a task that makes a number in [0, 1] of one answer; empty for choices."""
     if task.OUTPUT_TYPE == "multiple_choice":
         return ""
-    tried = {}
+    tried: dict[str, object] = {}
     doc = dict(next(iter(task.doc_iterator(limit=1)))[1])
     for metric, better in task.higher_is_better().items():
         try:

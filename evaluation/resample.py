@@ -8,6 +8,7 @@ Statistics 7 (1979) 1-26.) What it cannot show is the variation from one trainin
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -33,14 +34,14 @@ class Resampled:
         return 1.0 - self.verdicts.get("pass", 0) / self.decisions
 
 
-def _draw(report: EvalReport, policy: GateSection, random: Random) -> EvalReport:
+def _draw(report: EvalReport, policy: GateSection, random: Random, sizes: Mapping[str, int]) -> EvalReport:
     scores: dict[str, dict[str, SuiteScores]] = {}
     slices: dict[str, dict[str, str]] = {}
     for suite, by_model in report.scores.items():
         n = len(next(iter(by_model.values())).items)
         # A list of required behaviours is what it is: nothing to be drawn.
         listed = rule_for(suite, policy).kind == "list"
-        drawn = list(range(n)) if listed else [random.randrange(n) for _ in range(n)]
+        drawn = list(range(n)) if listed else [random.randrange(n) for _ in range(sizes.get(suite, n))]
         scores[suite] = {
             model: of.model_copy(
                 update={
@@ -58,9 +59,18 @@ def _draw(report: EvalReport, policy: GateSection, random: Random) -> EvalReport
 
 
 def resampled_decisions(
-    report: EvalReport, policy: GateSection, objective: Objective, *, count: int = 200, seed: int = 0
+    report: EvalReport,
+    policy: GateSection,
+    objective: Objective,
+    *,
+    count: int = 200,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
 ) -> Resampled:
     """Decide on `count` resamplings of a report's items; every model keeps its own result on each drawn item.
+
+    Args:
+        sizes: suite -> items to draw, for what a suite of another size would decide; its own size where it says none.
 
     Raises:
         EvaluationError: a score is missing (see `evaluation.gate.decide`).
@@ -73,7 +83,7 @@ def resampled_decisions(
     suites: dict[str, Counter[str]] = {}
     order = ("block", "inconclusive", "pass", "shown")
     for _ in range(count):
-        decision = decide(_draw(report, policy, random), policy, objective)
+        decision = decide(_draw(report, policy, random, sizes or {}), policy, objective)
         verdicts[decision.verdict] += 1
         for suite in report.scores:
             said = [v.verdict for v in decision.suites if v.suite == suite]

@@ -1,7 +1,8 @@
 """Several rows in one sequence: restarting positions, and logits only where a token is supervised.
 
-transformers sees the restarts in `position_ids` and builds a block-diagonal causal mask, but only with
-`use_cache=False` and no attention mask: with a cache the rows silently see each other (a test keeps both facts).
+Rows see themselves only: by `models.row_attention` where the model has it; else transformers sees the restarts in
+`position_ids` and builds a block-diagonal causal mask, but only with `use_cache=False` and no attention mask: with a
+cache the rows silently see each other (a test keeps both facts).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from models.row_attention import row_lengths
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Pack:
     """Rows packed into one sequence of T tokens, S of them supervised.
 
     `ids` and `positions` (1, T); `at` (S,): positions whose logits predict `targets` (S,); `row` (S,): the row each
-    supervised token belongs to.
+    supervised token belongs to; `lengths` of the rows, in order.
     """
 
     ids: Any
@@ -39,6 +42,7 @@ class Pack:
     at: Any
     targets: Any
     row: Any
+    lengths: tuple[int, ...]
 
     @property
     def tokens(self) -> int:
@@ -72,7 +76,9 @@ def pack(rows: Sequence[TokenRow], device: str = "cpu") -> Pack:
     def tensor(values: list[int]) -> Any:
         return torch.tensor(values, dtype=torch.long, device=device)
 
-    return Pack(tensor(ids)[None], tensor(positions)[None], tensor(at), tensor(targets), tensor(owner))
+    return Pack(
+        tensor(ids)[None], tensor(positions)[None], tensor(at), tensor(targets), tensor(owner), tuple(map(len, rows))
+    )
 
 
 def token_nll(model: Any, packed: Pack) -> Any:
@@ -84,6 +90,7 @@ def token_nll(model: Any, packed: Pack) -> Any:
         position_ids=packed.positions,
         use_cache=False,  # with a cache the packed rows would see each other
         logits_to_keep=packed.at,
+        **row_lengths(model, packed.lengths),
     ).logits[0]  # (S, vocabulary)
     return torch.nn.functional.cross_entropy(logits.float(), packed.targets, reduction="none")
 
@@ -92,7 +99,8 @@ def token_log_probabilities(model: Any, packed: Pack) -> Any:
     """Log-probabilities of the next token at every position, fp32 (T, vocabulary). Differentiable."""
     import torch
 
-    logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False).logits[0]
+    more = row_lengths(model, packed.lengths)
+    logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **more).logits[0]
     return torch.log_softmax(logits.float(), dim=-1)
 
 

@@ -19,7 +19,7 @@ from models.packing import TokenRow, pack, token_nll
 from training.checkpoint import BEST, Progress
 from training.data import Example
 from training.faults import check_weights, finite, naming_memory, writing
-from training.packing import PACK_TOKENS
+from training.packing import pack_tokens
 from training.ranks import ALONE, Ranks
 
 
@@ -63,7 +63,7 @@ def held_out_loss(model: Any, rows: Sequence[TokenRow], ranks: Ranks = ALONE) ->
     model.eval()
     total = 0.0
     with torch.no_grad():
-        limit = PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])
+        limit = pack_tokens(model.device.type)
         for group, counts in ranks.groups(ranks.deal([rows])[0], limit):
             total += counts * float(token_nll(model, pack(group, model.device)).sum())
     model.train()

@@ -12,6 +12,7 @@ from typing import Any
 from configs.errors import TrainingError
 from configs.schema import TrainingSection
 from models.adapters import CONFIG, WEIGHTS, publish_adapter
+from models.row_attention import attend_by_row
 from training.card import write_card
 from training.faults import writing
 
@@ -34,12 +35,15 @@ def linear_layers(model: Any) -> list[str]:
 def add_lora(model: Any, config: TrainingSection, *, seed: int) -> Any:
     """Wrap `model` with a fresh plain LoRA adapter on all linear layers; B starts at zero, A from the seed.
 
+    On a CPU the model attends by row from then on (`models.row_attention`): packs may be long.
+
     Returns:
         A PeftModel with one adapter `default`; only its weights require gradients.
     """
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+    attend_by_row(model)
     if config.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = LoraConfig(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import TrainingSection
+from models.row_attention import can_attend_by_row
 from training.data import Example
 from training.passes import Pass, kinds_of, step_passes
 from training.shares import deal
@@ -41,6 +42,7 @@ class BaseShape:
         intermediate: width of the feed-forward block.
         layers: decoder layers.
         vocabulary: rows of the head.
+        by_row: on a CPU it attends row by row, without a mask (`models.row_attention`).
     """
 
     parameters: int
@@ -49,6 +51,7 @@ class BaseShape:
     intermediate: int
     layers: int
     vocabulary: int
+    by_row: bool = False
 
     @property
     def linear_parameters(self) -> int:
@@ -116,12 +119,14 @@ def base_shape(path: Path) -> BaseShape:
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         layers=text.num_hidden_layers,
         vocabulary=text.vocab_size,
+        by_row=can_attend_by_row(model),
     )
 
 
 def pass_flop(one: Pass, shape: BaseShape, config: TrainingSection) -> float:
     """FLOP of one packed sequence."""
-    forward = 2.0 * shape.linear_parameters + 4.0 * one.tokens * shape.hidden * shape.layers
+    seen = sum(len(row) ** 2 for row in one.rows) / max(1, one.tokens) if shape.by_row else one.tokens
+    forward = 2.0 * shape.linear_parameters + 4.0 * seen * shape.hidden * shape.layers
     adapter, head = 2.0 * shape.trainable(config.rank), 2.0 * shape.vocabulary * shape.hidden
     if one.kind == "look":
         return one.tokens * (forward + adapter) + one.logits * head
@@ -164,8 +169,8 @@ def pass_bytes(one: Pass, shape: BaseShape, config: TrainingSection, device: str
     Of a layer autograd keeps, for each token: the residual stream twice, two normed copies of it, queries, keys, values
     (repeated for all heads) and the attention's output and its contiguous copy (9 hidden), the gate, its activation,
     the up projection and their product (4 intermediate), and the low-rank inputs of every LoRA layer (rank each).
-    Every layer keeps the mask of a pack of several rows. With gradient checkpointing: the layer's input, and one
-    layer's tensors while it is computed again. Forward only: one layer's tensors.
+    Without attention by row every layer keeps the mask of a pack of several rows. With gradient checkpointing: the
+    layer's input, and one layer's tensors while it is computed again. Forward only: one layer's tensors.
     """
     width = 4 if device == "cpu" else 2
     per_layer = (9.0 * shape.hidden + 4.0 * shape.intermediate) * width
@@ -178,7 +183,8 @@ def pass_bytes(one: Pass, shape: BaseShape, config: TrainingSection, device: str
     elif config.gradient_checkpointing:
         kept = shape.hidden * width * shape.layers + per_layer
     layers = 1 if one.kind == "look" else shape.layers
-    masks = 4.0 * one.tokens * one.tokens * layers if device == "cpu" and len(one.rows) > 1 else 0.0
+    masked = device == "cpu" and not shape.by_row and len(one.rows) > 1
+    masks = 4.0 * one.tokens * one.tokens * layers if masked else 0.0
     logits = one.logits * shape.vocabulary * 4.0 * LOGIT_COPIES[one.kind]
     heap = HEAP.get(device, HEAP["cuda"])
     return heap * (one.tokens * kept + masks), heap * logits

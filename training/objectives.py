@@ -22,16 +22,11 @@ from configs.schema import TrainingSection
 from models.packing import Pack, TokenRow, pack, token_log_probabilities, token_nll
 from training.data import Example, Pair, Rated
 from training.losses import dpo_losses, kto_losses, kto_point_of_reference, kto_sides
-from training.packing import PACK_TOKENS
+from training.packing import pack_tokens
 from training.ranks import ALONE, Ranks
 
 S = TypeVar("S")
 Sides = tuple[float, float]
-
-
-def pack_tokens(model: Any) -> int:
-    """Most tokens of one pack on the model's device."""
-    return PACK_TOKENS.get(model.device.type, PACK_TOKENS["cuda"])
 
 
 def sides_of(examples: Sequence[Example]) -> Sides:
@@ -78,7 +73,7 @@ def _all(shares: Sequence[Sequence[S]]) -> list[S]:
 
 def _packs(model: Any, shares: Sequence[Sequence[TokenRow]], ranks: Ranks) -> Iterator[tuple[Pack, float]]:
     """This rank's packs, each with its factor: 0 for one that only keeps the others company."""
-    for group, counts in ranks.groups(shares, pack_tokens(model)):
+    for group, counts in ranks.groups(shares, pack_tokens(model.device.type)):
         yield pack(group, model.device), counts
 
 
@@ -121,7 +116,7 @@ def _prefer(model: Any, shares: Sequence[Sequence[Pair]], weights: DpoObjective,
     pairs = _all(shares)
     supervised = sum(len(pair.chosen.completion) for pair in pairs)
     total = 0.0
-    for group, counts in ranks.groups(shares, pack_tokens(model)):
+    for group, counts in ranks.groups(shares, pack_tokens(model.device.type)):
         packed = pack([side for pair in group for side in (pair.chosen, pair.rejected)], model.device)
         nll = token_nll(model, packed)
         chosen, rejected = row_log_probabilities(nll, packed, 2 * len(group)).view(-1, 2).unbind(1)
@@ -149,7 +144,7 @@ def _rate(
         moved = torch.tensor([-there / len(rated)]), torch.tensor([sum(one.reference[1] for one in rated) / len(rated)])
         kl = float(kto_point_of_reference(*moved))
     total = 0.0
-    for group, counts in ranks.groups(shares, pack_tokens(model)):
+    for group, counts in ranks.groups(shares, pack_tokens(model.device.type)):
         packed = pack([one.row for one in group], model.device)
         nll = token_nll(model, packed)
         answers = row_log_probabilities(nll, packed, len(group))

@@ -12,7 +12,7 @@ from typing import Literal
 from configs.schema import TrainingSection
 from models.packing import TokenRow
 from training.data import Example, Pair, Rated
-from training.packing import PACK_TOKENS, split_step
+from training.packing import pack_tokens, split_step
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def kinds_of(
 
 def step_passes(examples: Sequence[Example], config: TrainingSection, device: str) -> list[Pass]:
     """The passes of one optimiser step."""
-    limit = PACK_TOKENS.get(device, PACK_TOKENS["cuda"])
+    limit = pack_tokens(device)
     taught, kept, pairs, rated = kinds_of(examples, config)
     return [
         *(Pass(tuple(group), "learn") for group in split_step(taught, limit)),
@@ -75,12 +75,12 @@ def reference_passes(examples: Sequence[Example], device: str) -> list[Pass]:
     for one in examples:
         rows += (one.chosen, one.rejected) if isinstance(one, Pair) else ()
         rows += (one.row, one.other) if isinstance(one, Rated) else ()
-    return _looks(rows, PACK_TOKENS.get(device, PACK_TOKENS["cuda"]))
+    return _looks(rows, pack_tokens(device))
 
 
 def look_passes(rows: Sequence[TokenRow], device: str) -> list[Pass]:
     """The passes of one look at rows held out (`training.early_stopping`)."""
-    return _looks(rows, PACK_TOKENS.get(device, PACK_TOKENS["cuda"]))
+    return _looks(rows, pack_tokens(device))
 
 
 def _looks(rows: Sequence[TokenRow], limit: int) -> list[Pass]:

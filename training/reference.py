@@ -18,7 +18,8 @@ from models.jobs import JobStopped
 from models.packing import TokenRow, bins, pack, token_nll
 from training.data import Example, Pair, Rated
 from training.faults import naming_memory, writing
-from training.objectives import pack_tokens, row_log_probabilities
+from training.objectives import row_log_probabilities
+from training.packing import pack_tokens
 from training.ranks import ALONE, Ranks
 
 FILE = "reference.safetensors"
@@ -107,7 +108,7 @@ def _log_probabilities(model: Any, rows: Sequence[TokenRow], stopped: Callable[[
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     # Every so many-th of the sorted rows: the shares are about even, and all know how many packs the others have.
     shares = [order[rank :: ranks.count] for rank in range(ranks.count)]
-    packs = [bins((len(rows[place]) for place in share), pack_tokens(model)) for share in shares]
+    packs = [bins((len(rows[place]) for place in share), pack_tokens(model.device.type)) for share in shares]
     own = [[shares[ranks.rank][n] for n in group] for group in packs[ranks.rank]]
     for number in range(max(map(len, packs))):
         places = own[number] if number < len(own) else []

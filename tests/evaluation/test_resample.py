@@ -41,3 +41,11 @@ def test_the_same_seed_draws_the_same_and_models_stay_paired() -> None:
     assert unchanged.verdicts == {"pass": 20}, "an item's own correlation is kept: nothing flips"
     with pytest.raises(ValueError, match="at least 1"):
         resampled_decisions(whole, POLICY, "non_inferiority", count=0)
+
+
+def test_a_larger_suite_decides_what_a_small_one_cannot() -> None:
+    edge = results(6, 6)
+    own = resampled_decisions(edge, POLICY, "non_inferiority", count=40)
+    larger = resampled_decisions(edge, POLICY, "non_inferiority", count=40, sizes={"anchors": 1200})
+    assert larger.stopped < own.stopped
+    assert larger.suites["incidents"] == {"pass": 40}
