@@ -2,9 +2,10 @@
 
 The rule, on the selection half (`evaluation/halves.py`):
 
-1. a candidate qualifies if it keeps every incident and probe, and on every anchor suite the lower bound of its
-   difference to the champion and to the base lies above the gate's margin: the gate's own test, made on items the gate
-   will not see; and none of the gate's further findings there (likelihoods, negative flips, slices) blocks it;
+1. a candidate qualifies if it keeps every list (incidents, probes, others the policy calls one), and on every anchor
+   suite that is judged the lower bound of its difference to the champion and to the base lies above the gate's margin:
+   the gate's own test, made on items the gate will not see; and none of the gate's further findings there (likelihoods,
+   negative flips, slices) blocks it;
 2. of those that qualify, the ones that keep at least `gain_kept` of the largest gain on the target are as good as each
    other (half a target suite cannot tell them apart), and the one that lost fewest anchors is chosen; then the larger
    gain, then the smaller scale;
@@ -81,8 +82,10 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
     """
     decision = decide(report, policy, objective)
     verdicts = decision.suites
-    anchors = [v for v in verdicts if v.suite not in (TARGET, *LISTS)]
+    listed = [v for v in verdicts if v.listed or v.suite in LISTS]
+    anchors = [v for v in verdicts if v not in listed and v.suite != TARGET and v.verdict != "shown"]
     against = [v for v in anchors if v.against == "champion"]
+    above = [v.lower - (v.margin if v.kind == "superiority" else -v.margin) for v in anchors]
     target = report.scores.get(TARGET)
     return ScalePoint(
         name=name,
@@ -93,8 +96,10 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
         anchors=sum(v.n for v in against),
         lost=sum(v.lost for v in against),
         gained=sum(v.gained for v in against),
-        slack=min(v.lower + v.margin for v in anchors),
-        incidents_kept=all(v.verdict == "pass" for v in verdicts if v.suite in LISTS),
+        slack=min(
+            (v.lower - v.margin if v.kind == "superiority" else v.lower + v.margin for v in anchors), default=1.0
+        ),
+        incidents_kept=all(v.verdict == "pass" for v in listed),
         blocked=tuple(f.title for f in decision.findings if f.verdict == "block"),
     )
 

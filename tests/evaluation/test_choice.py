@@ -128,3 +128,34 @@ def test_a_target_that_was_not_looked_at_leaves_the_largest_scale_within_the_mar
     points = [point("0.3", None, 0), point("0.7", None, 3), point("1", None, 9, slack=-0.02)]
     assert choose(points, 0.95)[0] == "0.7"
     assert not any(p.front for p in mark_front(points))
+
+
+def with_more(rule: SuiteRule, candidate: list[int]) -> ScalePoint:
+    """A harmless candidate with one more suite of 40 items, of which the base gets the first 20."""
+    base = [1] * 20 + [0] * 20
+    more = report({"more": {"base": base, "champion": base, "candidate": candidate}}, first_round=True)
+    whole = half(1, 1, 48)
+    policy = POLICY.model_copy(update={"suites": {"more": rule}})
+    both = whole.model_copy(update={"scores": {**whole.scores, **more.scores}})
+    return measure("1", 1.0, both, policy, "superiority")
+
+
+def test_a_suite_that_is_only_shown_chooses_nothing() -> None:
+    alone = measure("1", 1.0, half(1, 1, 48), POLICY, "superiority")
+    shown = with_more(SuiteRule(kind="shown"), [0] * 40)
+    assert shown.model_dump() == alone.model_dump()
+    assert with_more(SuiteRule(kind="non_inferiority", margin=0.15), [0] * 40).slack < 0
+
+
+def test_a_users_list_must_be_kept_and_has_no_bound() -> None:
+    rule = SuiteRule(kind="list", margin=0.0)
+    assert not with_more(rule, [0] * 40).incidents_kept
+    kept = with_more(rule, [1] * 40)
+    assert kept.incidents_kept
+    assert kept.slack == measure("1", 1.0, half(1, 1, 48), POLICY, "superiority").slack
+
+
+def test_a_suite_that_must_get_better_is_held_to_its_gain() -> None:
+    rule = SuiteRule(kind="superiority", margin=0.1)
+    assert with_more(rule, [1] * 20 + [0] * 20).slack < 0, "as good as before is not better"
+    assert with_more(rule, [1] * 40).slack > 0

@@ -1,4 +1,4 @@
-"""Packed rows that attend by row: what each row alone would give, forward and backward, and the mask where it must be."""
+"""Packed rows that attend by row: what each alone would give, forward and backward; the mask where it must be."""
 
 from __future__ import annotations
 
