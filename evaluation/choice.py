@@ -96,9 +96,7 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
         anchors=sum(v.n for v in against),
         lost=sum(v.lost for v in against),
         gained=sum(v.gained for v in against),
-        slack=min(
-            (v.lower - v.margin if v.kind == "superiority" else v.lower + v.margin for v in anchors), default=1.0
-        ),
+        slack=min(above, default=1.0),
         incidents_kept=all(v.verdict == "pass" for v in listed),
         blocked=tuple(f.title for f in decision.findings if f.verdict == "block"),
     )
