@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from flows.context import Context
     from training.plan import Plan
 
+PRIVATE_NOTE = (
+    "time and memory are of an ordinary run of as many steps: under differential privacy each person drawn has a "
+    "backward pass of their own, so it takes longer and holds less"
+)
+
 
 def snapshot_folder(root: Path, name: str | None) -> Path:
     """The folder of the named snapshot, or of the newest.
@@ -70,7 +75,10 @@ def plan_context_rows(context: Context, rows: Sequence[SnapshotRow], **options: 
         config = config.model_copy(update={"rows_per_step": a_step})
     found: Plan = plan_rows(rows, context.base().path, config, threads=context.config.model.threads, **options)
     facts = found.as_dict()
-    return facts if private is None else {**facts, "steps": private.steps, "privacy": private.model_dump(mode="json")}
+    if private is None:
+        return facts
+    note = "; ".join(said for said in (found.note, PRIVATE_NOTE) if said)
+    return {**facts, "steps": private.steps, "note": note, "privacy": private.model_dump(mode="json")}
 
 
 def plan_rows_shown(facts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -145,6 +145,7 @@ def test_a_plan_says_the_noise(context: Context):
     assert facts["privacy"]["people"] == 12
     assert facts["privacy"]["noise_multiplier"] > 0.5
     assert facts["steps"] == facts["privacy"]["steps"] == round(context.config.training.epochs * 12 / 8)
+    assert "it takes longer" in facts["note"]
 
 
 def test_without_privacy_nothing_is_paid_or_written(tmp_path: Path, context: Context):
