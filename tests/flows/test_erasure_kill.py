@@ -45,6 +45,7 @@ def run_child(config: Path, point: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_every_step_an_erasure_still_ends(tmp_path: Path) -> None:
     world = build(tmp_path / "state", stack={"lease_s": 0.4})
     config = write_resolved(world_config(tmp_path / "state", stack={"lease_s": 0.4}))
@@ -148,6 +149,7 @@ MOMENTS = ["Pulled ", "Snapshot ", "train", "evaluate", "Canary of"]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_erasure_in_the_middle_of_a_retrain_keeps_their_rows_out(tmp_path: Path, moment: str) -> None:

@@ -71,6 +71,7 @@ def statuses(context: Context, request_id: str) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.stack
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_a_retrain_still_makes_one_version(tmp_path: Path, mlflow_server: str) -> None:
