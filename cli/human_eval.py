@@ -132,7 +132,7 @@ def agreement_of_file(path: Path, level: str) -> list[dict[str, Any]]:
     expected = '{"item": ..., "rater": ..., "rating": ' + ("a number}" if chosen == "ordinal" else "a word or number}")
     given: dict[str, dict[str, Any]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the ratings cannot be read", where=path, found=error) from error
     for number, line in enumerate(lines, start=1):

@@ -117,7 +117,7 @@ def base_suite(context: Context, prompts: Path | None, slack: float, *, quiet: b
 def _prompts(path: Path) -> list[dict[str, Any]]:
     found = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the prompts cannot be read", where=path, found=error) from error
     for number, line in enumerate(lines, start=1):
@@ -262,7 +262,7 @@ def read_labels(path: Path, known: set[tuple[str, str]]) -> dict[tuple[str, str]
     """
     found: dict[tuple[str, str], bool] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the labels cannot be read", where=path, found=error) from error
     for number, line in enumerate(lines, start=1):

@@ -48,7 +48,7 @@ class AnswerCache:
         self._path = folder / f"{model_digest}.jsonl"
         self._known: dict[str, Output] = {}
         if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in self._path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 self._take(line)
 
     def _take(self, line: str) -> None:

@@ -7,6 +7,7 @@ The key comes from the environment only; it is never written anywhere.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,12 @@ from typing import Any, Protocol
 from configs.errors import ConfigError, EvaluationError
 
 KEY_VARIABLE = "TIDEMILL_ENDPOINT_KEY"
+MAX_REPLY_BYTES = 4_000_000
+MAX_TOKENS_TOLD = 10_000_000
+
+
+class RequestRefusedError(EvaluationError):
+    """The endpoint works and refuses this one request: the next may be answered."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Endpoint:
         url: the API's root, with its `/v1`.
         model: what to ask for.
         key_variable: environment variable with the API key; unset or empty sends none.
-        timeout_s: for one answer.
+        timeout_s: for one answer, all of it.
         attempts: how often an endpoint that is down, busy (429) or failing (5xx) is tried.
         pause_s: wait between attempts, doubled each time.
     """
@@ -95,14 +102,16 @@ class Endpoint:
                     time.sleep(self.pause_s * 2 ** (attempt - 1))
                 began = time.perf_counter()
                 try:
-                    response = client.post(f"{self.url.rstrip('/')}/chat/completions", json=body, headers=headers)
-                except (httpx.HTTPError, httpx.InvalidURL) as error:
+                    status, content = self._post(client, body, headers)
+                except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                     failure = f"{type(error).__name__}: {error}"
                     continue
-                if response.status_code == 200:
-                    return self._read(response, time.perf_counter() - began)
-                failure = f"HTTP {response.status_code}: {response.text[:200]!r}"
-                if response.status_code not in (408, 409, 425, 429) and response.status_code < 500:
+                if status == 200:
+                    return self._read(content, time.perf_counter() - began)
+                failure = f"HTTP {status}: {content[:200].decode('utf-8', 'replace')!r}"
+                if status in (400, 413, 422):
+                    raise RequestRefusedError("the endpoint refuses a request", where=self.name, found=failure)
+                if status not in (408, 409, 425, 429) and status < 500:
                     break
         raise EvaluationError(
             "the endpoint does not answer",
@@ -112,19 +121,39 @@ class Endpoint:
             fix=f"check the address and the model's name; a key is read from ${self.key_variable}",
         )
 
-    def _read(self, response: Any, seconds: float) -> Reply:
+    def _post(self, client: Any, body: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """(status, body), read within the time and size allowed: httpx's own limit is for each read."""
+        import httpx
+
+        ends = time.monotonic() + self.timeout_s
+        content = bytearray()
+        url = f"{self.url.rstrip('/')}/chat/completions"
+        with client.stream("POST", url, json=body, headers=headers) as response:
+            for piece in response.iter_bytes():
+                content += piece
+                if time.monotonic() > ends:
+                    raise httpx.ReadTimeout(f"no whole answer within {self.timeout_s:g} s")
+                if len(content) > MAX_REPLY_BYTES:
+                    raise httpx.DecodingError(f"an answer of more than {MAX_REPLY_BYTES:,} bytes")
+        return response.status_code, bytes(content)
+
+    def _read(self, content: bytes, seconds: float) -> Reply:
         try:
-            data = response.json()
+            data = json.loads(content)
             text = data["choices"][0]["message"]["content"]
             usage = data.get("usage") or {}
             if not isinstance(text, str):
                 raise TypeError("content is not a text")
             tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            if not all(0 <= count <= MAX_TOKENS_TOLD for count in tokens):
+                raise ValueError(f"impossible numbers of tokens: {tokens}")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise EvaluationError(
                 "the endpoint's answer is no chat completion",
                 where=self.name,
                 expected="choices[0].message.content",
-                found=f"{response.text[:200]!r} ({error!r})",
+                found=f"{content[:200].decode('utf-8', 'replace')!r} ({error!r})",
             ) from error
+        # JSON can hold half a surrogate pair, which nothing can write to a file.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return Reply(text.strip(), tokens[0], tokens[1], seconds)

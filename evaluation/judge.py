@@ -19,7 +19,7 @@ from configs.errors import EvaluationError
 from configs.schema import JudgeSection
 from data_contracts.digests import digest
 from evaluation.answers import AnswerCache, Output
-from evaluation.endpoint import Chat, Endpoint
+from evaluation.endpoint import Chat, Endpoint, RequestRefusedError
 
 PROMPT_VERSION = 1
 """Part of what a kept verdict belongs to: raise it when a prompt below changes."""
@@ -151,6 +151,8 @@ class Judge:
                 return Ruling("", self._down)
         try:
             reply = self.chat.reply(messages, self.settings.max_tokens)
+        except RequestRefusedError as error:
+            return Ruling("", f"the judge: {error.message}: {error.found}")
         except EvaluationError as error:
             with self._lock:
                 self._down = f"the judge: {error.message}: {error.found}"

@@ -30,7 +30,7 @@ def raw_scores(items: Sequence[EvalItem], outputs: Sequence[Output], tools: Tool
         places[item.scorer].append(place)
     scores: dict[int, Score] = {}
     for name, mine in places.items():
-        given = scorer(name).score([Case(items[i], outputs[i]) for i in mine], tools)
+        given = _given(name, [Case(items[i], outputs[i]) for i in mine], tools)
         if len(given) != len(mine):
             raise EvaluationError(
                 "a scorer left out cases", where=name, expected=f"{len(mine)} scores", found=len(given)
@@ -45,6 +45,26 @@ def raw_scores(items: Sequence[EvalItem], outputs: Sequence[Output], tools: Tool
                 )
             scores[place] = score
     return [scores[place] for place in range(len(items))]
+
+
+def _given(name: str, cases: Sequence[Case], tools: Tools) -> Sequence[Score]:
+    """What one scorer gives; a third-party one may do anything.
+
+    Raises:
+        EvaluationError: it raises, or gives something that is no score.
+    """
+    try:
+        given = list(scorer(name).score(cases, tools))
+    except EvaluationError:
+        raise
+    except Exception as error:
+        raise EvaluationError("a scorer failed", where=f"scorer `{name}`", found=f"{error!r:.300}") from error
+    for one in given:
+        if not isinstance(one, Score) or not (one.value is None or isinstance(one.value, int | float)):
+            raise EvaluationError(
+                "not a score", where=f"scorer `{name}`", expected="Score(number)", found=f"{one!r:.80}"
+            )
+    return given
 
 
 def passed(item: EvalItem, value: float) -> float:

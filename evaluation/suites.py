@@ -25,6 +25,8 @@ from evaluation.scorers.registry import known, scorer
 
 RESERVED = ("target", "incidents", "fragility", "probes")
 """Suites that Tidemill makes: of feedback, of incidents, of other suites, of the training rows."""
+MAX_NEW_TOKENS = 4096
+"""Of one answer."""
 SUFFIXES = (".jsonl", ".yaml", ".yml")
 _DEFAULTS = ("scorer", "system", "max_new_tokens", "slice", "threshold", "unseen")
 _FIELDS = ("id", "reference", "scorer", "choices", "max_new_tokens", "slice", "threshold", "unseen", "variants")
@@ -90,6 +92,10 @@ def parse_item(data: Any, suite: str) -> EvalItem:
         raise ValueError(f"`{missing[0]}` is missing")
     fields = {key: data[key] for key in _FIELDS if key in data}
     try:
+        json.dumps(data, ensure_ascii=False, default=str).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("text that is not valid Unicode (half a surrogate pair)") from error
+    try:
         return EvalItem.model_validate({**fields, "suite": suite, "messages": _messages(data)})
     except ValidationError as error:
         first = error.errors()[0]
@@ -105,8 +111,8 @@ def problems_of(item: EvalItem) -> list[str]:
         found.append("the reference is empty: every answer would be right or none")
     if not item.messages or item.messages[-1].role != "user" or not item.messages[-1].content.strip():
         found.append("the conversation must end with a user message that says something")
-    if item.max_new_tokens < 1:
-        found.append(f"max_new_tokens must be at least 1, not {item.max_new_tokens}")
+    if not 1 <= item.max_new_tokens <= MAX_NEW_TOKENS:
+        found.append(f"max_new_tokens must be at least 1 and at most {MAX_NEW_TOKENS}, not {item.max_new_tokens}")
     if any(not said.strip() for said in item.variants):
         found.append("a variant is empty")
     if item.threshold is not None and not (math.isfinite(item.threshold) and 0.0 < item.threshold <= 1.0):
@@ -115,7 +121,10 @@ def problems_of(item: EvalItem) -> list[str]:
         how = scorer(item.scorer)
     except EvaluationError as error:
         return [*found, f"scorer `{item.scorer}`: {error.message}; known: {', '.join(known())}"]
-    return found + list(how.problems(item)) if item.reference.strip() else found
+    try:
+        return found + list(how.problems(item)) if item.reference.strip() else found
+    except Exception as error:  # a third-party scorer may do anything
+        return [*found, f"scorer `{item.scorer}` failed on it: {error!r:.200}"]
 
 
 def lint(items: Sequence[EvalItem], where: object = "suite") -> None:
@@ -138,7 +147,7 @@ def lint(items: Sequence[EvalItem], where: object = "suite") -> None:
 def _json_lines(path: Path) -> list[tuple[str, Any]]:
     """(place, item) of a JSON Lines file."""
     found = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):  # not at U+2028, which JSON may hold
         if line.strip():
             try:
                 found.append((f"{path}:{number}", json.loads(line)))
@@ -153,7 +162,7 @@ def _yaml(path: Path) -> list[tuple[str, Any]]:
 
     try:
         data = yaml.safe_load(_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # a date or a number that is none is a ValueError
         raise EvaluationError("not valid YAML", where=path, found=str(error).replace("\n", " ")) from error
     defaults: dict[str, Any] = {}
     if isinstance(data, dict):

@@ -177,7 +177,7 @@ def _clean_caches(context: Context) -> int:
     dropped = 0
     for path in sorted((folder / "evaluation").glob("*.jsonl")) if (folder / "evaluation").is_dir() else []:
         kept, lost = [], 0
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             if _item_of(line) in keep:
                 kept.append(line)
             else:

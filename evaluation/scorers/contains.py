@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.scorers.base import TextScorer
-from evaluation.scorers.text import normalise
+from evaluation.scorers.text import empty_in_effect, normalise
 
 
 def contains(answer: str, references: Sequence[str]) -> bool:
@@ -25,5 +25,7 @@ def contains(answer: str, references: Sequence[str]) -> bool:
 
 
 SCORER = TextScorer(
-    lambda item, answer: float(contains(answer, (item.reference, *item.choices))), reference_is_answer=True
+    lambda item, answer: float(contains(answer, (item.reference, *item.choices))),
+    lambda item: empty_in_effect(item.reference, *item.choices),
+    reference_is_answer=True,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluation.scorers.base import TextScorer
-from evaluation.scorers.text import normalise
+from evaluation.scorers.text import empty_in_effect, normalise
 
 
 def exact(answer: str, reference: str) -> bool:
@@ -11,4 +11,8 @@ def exact(answer: str, reference: str) -> bool:
     return normalise(answer) == normalise(reference)
 
 
-SCORER = TextScorer(lambda item, answer: float(exact(answer, item.reference)), reference_is_answer=True)
+SCORER = TextScorer(
+    lambda item, answer: float(exact(answer, item.reference)),
+    lambda item: empty_in_effect(item.reference),
+    reference_is_answer=True,
+)

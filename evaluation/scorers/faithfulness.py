@@ -18,7 +18,7 @@ from evaluation.scorers.base import TextScorer
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 _WORD = re.compile(r"[^\W_]+(?:['’&-][^\W_]+)*")
-_CITED = re.compile(r"\[[^\[\]]{1,80}\]|https?://[^\s)>\]]+|\S+@\S+\.\S+")
+_CITED = re.compile(r"\[[^\[\]]{1,80}\]|https?://[^\s)>\]]+|[^\s@]{1,64}@[^\s@]{3,255}")
 _BEGINS = re.compile(r"(?:^|[.!?:;\n]|[-*•]\s)[\s\"'“(\[]*$")
 _NO_NAMES = frozenset({"i", "i'm", "i'll", "i've", "i'd", "ok", "yes", "no", "the", "a", "an"})
 _SPELT = {

@@ -34,7 +34,7 @@ def _problems(item: EvalItem) -> list[str]:
 
     try:
         schema = json.loads(item.reference)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"the reference is not JSON: {error}"]
     if not isinstance(schema, dict) or not schema:
         return ["the reference is no JSON schema: expected an object with keywords"]
@@ -45,9 +45,48 @@ def _problems(item: EvalItem) -> list[str]:
             return [f"`$ref` may point into the schema only, not to {value}"]
     try:
         Draft202012Validator.check_schema(schema)
+        for reference in references_of(schema):
+            _resolve(schema, reference)
+        samples: tuple[Any, ...] = (None, True, 0.5, "", "a", [], [[]], {})
+        if all(Draft202012Validator(schema).is_valid(value) for value in samples):
+            return ["the schema accepts anything"]
     except SchemaError as error:
         return [f"the reference is no JSON schema: {error.message}"]
+    except RecursionError:
+        return ["the schema refers to itself without end"]
+    except LookupError as error:
+        return [f"`$ref` points to nothing: {error}"]
     return []
+
+
+def references_of(schema: Any) -> list[str]:
+    """Where its `$ref`s point."""
+    return [str(value) for key, value in _keywords(schema) if key == "$ref"]
+
+
+def patterns_of(schema: Any) -> list[str]:
+    """Its regular expressions."""
+    return [value for key, value in _keywords(schema) if key == "pattern" and isinstance(value, str)]
+
+
+def _resolve(schema: Any, reference: str) -> None:
+    """Raises LookupError unless a `$ref` into the schema points to something."""
+    from urllib.parse import unquote
+
+    inner = unquote(reference[1:])
+    if not inner.startswith("/"):
+        if inner and inner not in [value for key, value in _keywords(schema) if key == "$anchor"]:
+            raise LookupError(reference)
+        return
+    found = schema
+    for part in inner[1:].split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        elif isinstance(found, dict) and name in found:
+            found = found[name]
+        else:
+            raise LookupError(reference)
 
 
 def _validator(schema: Any, where: str) -> Any:
@@ -68,7 +107,12 @@ def accepted(answer: str, schema: Any, where: str = "json_schema") -> bool:
         EvaluationError: a `pattern` takes too long.
     """
     found = find_json(answer, NO_JSON)
-    return found is not NO_JSON and bool(_validator(schema, where).is_valid(found))
+    if found is NO_JSON:
+        return False
+    try:
+        return bool(_validator(schema, where).is_valid(found))
+    except (ValueError, ArithmeticError, RecursionError):  # numbers or depth that no schema can be held to
+        return False
 
 
 SCORER = TextScorer(

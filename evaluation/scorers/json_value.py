@@ -13,15 +13,19 @@ from evaluation.scorers.text import normalise
 NO_JSON = object()
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def find_json(answer: str, default: Any = None) -> Any:
     """The first JSON value in an answer, also inside a code fence; `default` if there is none.
 
     Scalars count only when they are the whole answer. At most 50 starting points are tried.
     """
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_constant=_no_number)
     text = re.sub(r"```[a-zA-Z]*", "", answer).strip()
     try:
-        return json.loads(text)
+        return decoder.decode(text)
     except (ValueError, RecursionError):
         pass
     starts = [i for i, char in enumerate(text) if char in "{["][:50]
@@ -57,10 +61,12 @@ def json_matches(answer: str, reference: str) -> bool:
 
 def _problems(item: EvalItem) -> list[str]:
     try:
-        json.loads(item.reference)
-    except ValueError as error:
+        wanted = json.loads(item.reference, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         return [f"the reference is not JSON: {error}"]
-    return []
+    return ["the reference accepts any JSON" if wanted is None else "the reference accepts any object"] * (
+        wanted is None or wanted == {}
+    )
 
 
 SCORER = TextScorer(lambda item, answer: float(json_matches(answer, item.reference)), _problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from data_contracts.records import EvalItem
 from evaluation.patterns import search_all
 from evaluation.scorers.base import Asks, Case, Score, Tools
+from evaluation.scorers.json_schema import patterns_of
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,11 @@ class RegexScorer:
     def problems(self, item: EvalItem) -> list[str]:
         """A pattern that does not compile. Whether it explodes is seen when it meets an answer, or by `probe`."""
         try:
-            re.compile(item.reference)
-        except re.error as error:
+            found = re.compile(item.reference, re.IGNORECASE | re.DOTALL)
+        except (re.error, OverflowError, RecursionError) as error:
             return [f"the regular expression does not compile: {error}"]
+        if found.search(""):
+            return ["the regular expression accepts an empty answer: ask for something with it, such as `.+`"]
         return []
 
     def score(self, cases: Sequence[Case], tools: Tools) -> list[Score]:
@@ -44,6 +48,16 @@ def probe(items: Sequence[EvalItem]) -> None:
     Raises:
         EvaluationError: one took longer than a second; the item is named.
     """
-    patterns = [item for item in items if item.scorer == "regex"]
-    cases = [(f"{item.suite}/{item.id}", item.reference, text) for item in patterns for text in _PROBES]
-    search_all([*cases, *((f"{i.suite}/{i.id}", i.reference, i.messages[-1].content) for i in patterns)])
+    found = [(item, pattern) for item in items for pattern in _patterns(item)]
+    cases = [
+        (f"{item.suite}/{item.id}", pattern, text)
+        for item, pattern in found
+        for text in (*_PROBES, item.messages[-1].content)
+    ]
+    search_all(cases)
+
+
+def _patterns(item: EvalItem) -> list[str]:
+    if item.scorer == "json_schema":
+        return patterns_of(json.loads(item.reference))
+    return [item.reference] if item.scorer == "regex" else []

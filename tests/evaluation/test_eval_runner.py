@@ -29,7 +29,7 @@ def items(suite: str = "anchors", count: int = 5) -> list[EvalItem]:
         EvalItem(
             id="c", suite=suite, messages=user("Which?"), reference="a", scorer="choice", choices=("a", "the card")
         ),
-        EvalItem(id="r", suite=suite, messages=user("Say it"), reference=".*", scorer="regex", max_new_tokens=4),
+        EvalItem(id="r", suite=suite, messages=user("Say it"), reference=".+", scorer="regex", max_new_tokens=4),
     ]
     plain = [
         EvalItem(id=f"x{i}", suite=suite, messages=user(f"Where is order {i}?"), reference="soon", max_new_tokens=3)

@@ -44,7 +44,7 @@ def test_the_same_seed_draws_the_same_and_models_stay_paired() -> None:
 
 
 def test_a_larger_suite_decides_what_a_small_one_cannot() -> None:
-    edge = results(6, 6)
+    edge = results(11, 8)
     own = resampled_decisions(edge, POLICY, "non_inferiority", count=40)
     larger = resampled_decisions(edge, POLICY, "non_inferiority", count=40, sizes={"anchors": 1200})
     assert larger.stopped < own.stopped
