@@ -1,7 +1,8 @@
 """lm-eval's Hugging Face model on log-likelihood requests, in an environment of its own.
 
 python peer_lm_eval.py MODEL_FOLDER REQUESTS.json: answers each line `[batch size, number of requests]` on stdin with
-one JSON line, seconds and the summed log-likelihoods. Requests are [context, continuation] strings. Started by
+one JSON line, seconds and the summed log-likelihoods. Requests are [context, continuation] as token ids: of texts lm-eval
+moves white space at a context's end into the continuation, here the template's line break, and counts it. Started by
 `evaluation_speed.py`.
 """
 

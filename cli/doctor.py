@@ -52,11 +52,12 @@ def _files(config: Config) -> Iterator[Finding]:
 
 
 def _suites(config: Config) -> Iterator[Finding]:
+    from evaluation.gate import shown_suites
     from evaluation.suites import load_suites, refuse_unfit_gate
 
     found = load_suites(suite_place(relative) for relative in config.evaluation.anchors)
-    judge = config.evaluation.judge is not None
-    refuse_unfit_gate({name: suite.items for name, suite in found.items()}, judge=judge)
+    items = {name: suite.items for name, suite in found.items()}
+    refuse_unfit_gate(items, judge=config.evaluation.judge is not None, shown=shown_suites(items, config.gate))
     for suite in found.values():
         frozen = f"frozen as version {suite.version}" if suite.version else "not frozen"
         yield Finding("suite", "ok", f"{suite.name}: {suite.size} items, {frozen}")

@@ -18,6 +18,7 @@ from configs.paths import StateDir
 from configs.schema import Config
 from evaluation.contest import Measured, answers, measure, summary
 from evaluation.freezing import freeze, read_lock
+from evaluation.gate import shown_suites
 from evaluation.scorers.regex import probe
 from evaluation.suites import load_suites, parse_item, read_suite, refuse_unfit_gate
 
@@ -75,7 +76,11 @@ def write_suite(path: Path, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise ConflictError("the file is there already", where=path, fix="name another one, or edit it") from error
     except OSError as error:
         raise InputError("the suite cannot be written", where=path, found=error) from error
-    suite = read_suite(path)
+    try:
+        suite = read_suite(path)
+    except EvaluationError:
+        path.unlink(missing_ok=True)  # what cannot be read is not left in the way of the next try
+        raise
     return {"suite": suite.name, "items": suite.size, "digest": suite.digest[:12], "file": str(path)}
 
 
@@ -144,8 +149,8 @@ def lint_suites(config: Config, names: Sequence[str], snapshot: str | None) -> l
 
     suites = load_suites(find_suites(names, config.evaluation.anchors))
     if not names:
-        judge = config.evaluation.judge is not None
-        refuse_unfit_gate({name: suite.items for name, suite in suites.items()}, judge=judge)
+        items = {name: suite.items for name, suite in suites.items()}
+        refuse_unfit_gate(items, judge=config.evaluation.judge is not None, shown=shown_suites(items, config.gate))
     for suite in suites.values():
         probe(suite.items)
     unseen = [item for suite in suites.values() for item in suite.items if item.unseen]

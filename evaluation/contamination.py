@@ -2,23 +2,29 @@
 
 Prompts are kept out of training by curation for every suite. References are looked at only where a suite says so,
 because a correction of the same fact rightly holds the same words. A short reference ("yes", a number, a name) is in
-half of all answers and proves nothing: only those of MIN_WORDS words or MIN_LETTERS letters are looked for.
+half of all answers and proves nothing: only those of MIN_WORDS words or MIN_LETTERS letters are looked for (MIN_SIGNS
+signs where words are not spaced). Spaces, punctuation and mark-up are left out on both sides.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import unescape
 
 from configs.errors import EvaluationError
-from data_contracts.overlap import folded, grams, words
+from data_contracts.overlap import folded, words
 from data_contracts.records import EvalItem, SnapshotRow
 from evaluation.scorers.registry import scorer
 
 MIN_WORDS = 4
 MIN_LETTERS = 20
+MIN_SIGNS = 8
 SHOWN = 5
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""Thai, Lao, Khmer, Japanese, Chinese."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +40,35 @@ class Contaminated:
 def is_telling(reference: str) -> bool:
     """True if finding the reference in an answer means something."""
     found = words(folded(reference))
-    return len(found) >= MIN_WORDS or sum(map(len, found)) >= MIN_LETTERS
+    signs = len(_UNSPACED.findall(reference))
+    return len(found) >= MIN_WORDS or sum(map(len, found)) >= MIN_LETTERS or signs >= MIN_SIGNS
+
+
+def _letters(text: str) -> str:
+    """Letters and digits alone, folded; character references of HTML read."""
+    return "".join(char for char in folded(unescape(text)) if char.isalnum())
+
+
+def _references(item: EvalItem) -> list[str]:
+    """What an answer must not have taught: the reference, and what else is accepted."""
+    also = item.choices if item.scorer == "contains" else ()
+    return [one for one in (item.reference, *also) if is_telling(one)]
 
 
 def contaminated(items: Iterable[EvalItem], rows: Iterable[SnapshotRow]) -> list[Contaminated]:
     """Every (item, row) where the words of a reference stand, in order and together, in an answer that trains."""
-    wanted: dict[int, dict[str, list[EvalItem]]] = defaultdict(lambda: defaultdict(list))
+    wanted: dict[str, list[EvalItem]] = defaultdict(list)
     for item in items:
-        if item.unseen and scorer(item.scorer).reference_is_answer and is_telling(item.reference):
-            found = words(folded(item.reference))
-            wanted[len(found)][" ".join(found)].append(item)
+        if item.unseen and scorer(item.scorer).reference_is_answer:
+            for reference in {_letters(one) for one in _references(item)} - {""}:
+                wanted[reference].append(item)
     hits = []
     for row in rows:
         if row.split != "train" or not wanted:
             continue
-        text = folded(row.completion)
-        for size, references in wanted.items():
-            for reference in sorted(references.keys() & grams(text, size)):
-                hits += [Contaminated(i.suite, i.id, row.row_id or row.digest) for i in references[reference]]
+        text = _letters(row.completion)
+        for reference in sorted(one for one in wanted if one in text):
+            hits += [Contaminated(i.suite, i.id, row.row_id or row.digest) for i in wanted[reference]]
     return hits
 
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from configs.errors import EvaluationError
+from data_contracts.digests import digest
 from data_contracts.records import Record, UtcDatetime, utc_now
 from evaluation.suites import Suite, item_digest
 from models.jobs import write_json
@@ -26,12 +27,21 @@ class Lock(Record):
     """What a suite was when it was frozen."""
 
     name: str
-    version: int
+    version: int = Field(ge=1)
     size: int
     digest: str
     items: dict[str, str]
     """Item id -> its digest."""
     frozen_at: UtcDatetime
+    marks: str = ""
+    """Digest of the items' slices, variants and `unseen`: they change no answer, but what is made of it. Empty in locks
+    from before there was one."""
+
+
+def marks_of(suite: Suite) -> str:
+    """Digest of what items say of themselves beside what is asked."""
+    told = sorted([item.id, item.slice, item.unseen, list(item.variants)] for item in suite.items)
+    return digest(["marks", told])
 
 
 def lock_path(suite: Suite) -> Path:
@@ -50,7 +60,7 @@ def read_lock(suite: Suite) -> Lock | None:
         return None
     try:
         lock = Lock.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
         raise EvaluationError("a suite's lock cannot be read", where=path, found=error) from error
     if lock.name != suite.name or lock.size != len(lock.items):
         raise EvaluationError("a suite's lock is not this suite's", where=path, expected=suite.name, found=lock.name)
@@ -93,6 +103,14 @@ def check_frozen(suite: Suite) -> Suite:
             found=_in_words(changes(suite, lock)),
             fix="undo the change, or `tidemill suite freeze --new-version`",
         )
+    if lock.marks and lock.marks != marks_of(suite):
+        raise EvaluationError(
+            "a frozen suite was changed in how its items count: slices, variants or `unseen`",
+            where=suite.path,
+            expected=f"version {lock.version} as it was frozen",
+            found="other marks",
+            fix="undo the change, or `tidemill suite freeze --new-version`",
+        )
     return replace(suite, version=lock.version)
 
 
@@ -107,17 +125,19 @@ def freeze(suite: Suite, *, new_version: bool = False, now: datetime | None = No
         EvaluationError: it was changed since and `new_version` was not asked for.
     """
     lock = read_lock(suite)
-    if lock is not None and lock.digest == suite.digest:
+    same = lock is not None and lock.digest == suite.digest
+    if lock is not None and same and lock.marks == marks_of(suite):
         return lock
     if lock is not None and not new_version:
         check_frozen(suite)
     made = Lock(
         name=suite.name,
-        version=lock.version + 1 if lock else 1,
+        version=lock.version + (not same or bool(lock.marks)) if lock else 1,
         size=suite.size,
         digest=suite.digest,
         items={item.id: item_digest(item) for item in sorted(suite.items, key=lambda item: item.id)},
         frozen_at=now or utc_now(),
+        marks=marks_of(suite),
     )
     write_json(lock_path(suite), made.model_dump(mode="json"))
     return made

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +25,8 @@ from data_contracts.digests import digest
 
 KEYS = ("doc", "filter", "metric", "policy", "task", "tasks")
 """What the reference of an item with scorer `lm_eval` holds, as JSON."""
+RATE_S = 10.0
+"""Longest time for one answer's filters and metric."""
 _FIX = "pip install 'tidemill[lm-eval]'"
 _NOT_OF_THE_POLICY = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
 
@@ -223,6 +228,30 @@ def _metric(name: str, task: Any) -> str:
     )
 
 
+@contextmanager
+def _limited(metric: str) -> Iterator[None]:
+    """At most RATE_S seconds for somebody else's patterns. Matching looks for signals; only a main thread gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise EvaluationError(
+            "a filter or metric of lm-eval takes too long",
+            where=metric,
+            expected=f"at most {RATE_S:g} s for one answer",
+            fix="remove nested repetition such as (a+)+ from the task's patterns",
+        )
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, RATE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _rate(task: Any, filter_name: str, metric: str, doc: Mapping[str, Any], answer: str) -> float:
     """What a task's filter and metric make of an answer.
 
@@ -237,8 +266,9 @@ def _rate(task: Any, filter_name: str, metric: str, doc: Mapping[str, Any], answ
         answer = answer.split(stop)[0] if stop else answer
     instance = Instance(request_type="generate_until", doc=dict(doc), arguments=("", kwargs), idx=0, resps=[answer])
     task._instances = [instance]
-    task.apply_filters()
-    value = task.process_results(doc, [instance.filtered_resps[filter_name]]).get(metric)
+    with _limited(metric):
+        task.apply_filters()
+        value = task.process_results(doc, [instance.filtered_resps[filter_name]]).get(metric)
     if isinstance(value, bool | int | float) or hasattr(value, "item"):
         number = float(value)
         if 0.0 <= number <= 1.0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from data_contracts.records import (
@@ -29,6 +30,8 @@ MAX_FLIPS = 40
 """Flips listed for each suite and direction."""
 MAX_TEXT = 600
 """Characters shown of one answer or prompt."""
+MAX_FLIP_BYTES = 1_000_000
+"""All flips together, escaped: the page stays under 2 MB."""
 
 
 def percent(share: float) -> str:
@@ -160,6 +163,7 @@ def _flip(before: ItemScore, after: ItemScore, item: EvalItem | None, slice_name
 
 def _flips(report: EvalReport, items: Mapping[str, Sequence[EvalItem]]) -> list[dict[str, Any]]:
     groups = []
+    room = MAX_FLIP_BYTES
     for suite in report.scores:
         known = {item.id: item for item in items.get(suite, ())}
         slice_of = report.slices.get(suite, {})
@@ -168,7 +172,13 @@ def _flips(report: EvalReport, items: Mapping[str, Sequence[EvalItem]]) -> list[
             ("gained", [(a, b) for a, b in _pairs(report, suite) if a.score < b.score]),
         ):
             if chosen:
-                shown = [_flip(a, b, known.get(b.item_id), slice_of.get(b.item_id, "")) for a, b in chosen[:MAX_FLIPS]]
+                shown = []
+                for a, b in chosen[:MAX_FLIPS]:
+                    row = _flip(a, b, known.get(b.item_id), slice_of.get(b.item_id, ""))
+                    room -= 300 + len(escape(repr(row)).encode("utf-8"))
+                    if room < 0:
+                        break
+                    shown.append(row)
                 groups.append(
                     {
                         "title": f"{suite}: {len(chosen)} {word}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -260,23 +260,28 @@ def load_suites(places: Iterable[Path]) -> dict[str, Suite]:
 
 
 def refuse_unfit_gate(
-    suites: Mapping[str, Sequence[EvalItem]], *, judge: bool, where: object = "evaluation.anchors"
+    suites: Mapping[str, Sequence[EvalItem]],
+    *,
+    judge: bool,
+    shown: Collection[str] = (),
+    where: object = "evaluation.anchors",
 ) -> None:
     """A judge model may add to a gate, never be all of it; and it must be there.
 
     Args:
         judge: whether the profile has a judge model.
+        shown: suites the policy only shows.
 
     Raises:
-        EvaluationError: every item of every suite is scored by a judge model, or some are and there is none.
+        EvaluationError: every suite that decides has items scored by a judge model, or some have and there is none.
     """
-    items = [item for suite in suites.values() for item in suite]
-    judged = [item for item in items if scorer(item.scorer).judged]
-    if items and len(judged) == len(items):
+    judged = [item for suite in suites.values() for item in suite if scorer(item.scorer).judged]
+    decide = [suite for name, suite in suites.items() if suite and name not in shown]
+    if judged and not any(all(not scorer(item.scorer).judged for item in suite) for suite in decide):
         raise EvaluationError(
             "a judge model would be the only gate",
             where=where,
-            expected="at least one suite with items that are scored without a judge",
+            expected="at least one suite that decides and that no judge scores any item of",
             found=", ".join(suites),
             fix="add a suite with exact, contains, regex, json, likelihood or another such scorer",
         )

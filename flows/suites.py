@@ -69,11 +69,13 @@ def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
         EvaluationError: one does not lint, changed after it was frozen, shares its name, or a judge would be the only
             gate or is missing.
     """
+    from evaluation.gate import shown_suites
     from evaluation.suites import load_suites, refuse_unfit_gate
 
-    found = load_suites(suite_place(relative) for relative in context.config.evaluation.anchors)
+    config = context.config
+    found = load_suites(suite_place(relative) for relative in config.evaluation.anchors)
     suites = {name: list(suite.items) for name, suite in found.items()}
-    refuse_unfit_gate(suites, judge=context.config.evaluation.judge is not None)
+    refuse_unfit_gate(suites, judge=config.evaluation.judge is not None, shown=shown_suites(suites, config.gate))
     return suites
 
 

@@ -54,7 +54,9 @@ def gating_suites(run: Run) -> dict[str, list[EvalItem]]:
     from evaluation.halves import without
 
     context, section, choice = run.context, run.context.config.evaluation, run.scale_choice
-    suites = own_suites(run) if choice is None else without(own_suites(run), choice.selected_on)
+    suites = own_suites(run)
+    if choice is not None:
+        suites = without(suites, choice.selected_on, context.config.gate)
     shipped = anchor_suites(context)  # once: every call reads and checks the files
     anchors = {name: items for name, items in suites.items() if name in shipped}
     made = {

@@ -74,8 +74,8 @@ def test_a_suite_too_small_in_half_is_left_whole() -> None:
         {},
         {"target": 60, "anchors": 130, "incidents": 3},
     )
-    assert undecidable({"anchors": 65, "target": 30}, fine, "superiority") == ["anchors"]
-    assert undecidable({"anchors": 130, "target": 30}, fine, "superiority") == []
+    assert undecidable({"anchors": [""] * 65, "target": [""] * 30}, fine, "superiority") == ["anchors"]
+    assert undecidable({"anchors": [""] * 130, "target": [""] * 30}, fine, "superiority") == []
 
 
 @pytest.mark.parametrize("count", [1, 5, 12])
@@ -98,7 +98,27 @@ def test_the_gate_never_sees_an_item_that_chose_though_the_suite_changed() -> No
     chosen = make_halves(whole, POLICY, "non_inferiority").selection
     digests = {name: [item_digest(i) for i in part] for name, part in chosen.items()}
     grown = {**whole, "anchors": items("anchors", 150), "incidents": items("incidents", 2)}
-    left = without(grown, digests)
+    left = without(grown, digests, POLICY)
     assert not {i.id for i in left["anchors"]} & {i.id for i in chosen["anchors"]}
     assert len(left["anchors"]) == 150 - 65
     assert len(left["incidents"]) == 2, "a list of what must hold is used whole"
+
+
+def test_a_users_list_is_never_split() -> None:
+    policy = POLICY.model_copy(update={"suites": {"must": SuiteRule(kind="list")}})
+    whole = {"anchors": items("anchors", 130), "must": items("must", 7)}
+    halves = make_halves(whole, policy, "non_inferiority")
+    assert not halves.note
+    assert len(halves.selection["must"]) == len(halves.gating["must"]) == 7
+    digests = {name: [item_digest(i) for i in part] for name, part in halves.selection.items()}
+    assert len(without(whole, digests, policy)["must"]) == 7
+
+
+def test_what_else_the_gate_looks_at_must_be_decidable_in_half_too() -> None:
+    """Negative flips and a slice with a margin of its own need items as the suite does."""
+    whole = {"anchors": [i.model_copy(update={"slice": "sums"}) for i in items("anchors", 130)]}
+    for rule in ({"max_nfr": 0.03}, {"slices": {"sums": 0.05}}):
+        anchors = SuiteRule.model_validate({**POLICY.anchors.model_dump(), **rule})
+        strict = POLICY.model_copy(update={"anchors": anchors})
+        assert undecidable({"anchors": ["sums"] * 65}, strict, "non_inferiority") == ["anchors"], rule
+        assert "65 of anchors" in make_halves(whole, strict, "non_inferiority").note

@@ -15,7 +15,7 @@ from evaluation.endpoint import Endpoint
 from evaluation.judge import Judge, judge_for, read_verdict
 from evaluation.preference import prefer, win_rate
 from evaluation.scorers.base import Tools
-from evaluation.scoring import score_outputs
+from evaluation.scoring import raw_scores, score_outputs
 from evaluation.suites import problems_of, refuse_unfit_gate
 from tests.evaluation.openai_server import Say, serving
 
@@ -160,3 +160,65 @@ def test_a_key_with_a_line_break_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TIDEMILL_ENDPOINT_KEY", "sk-1\r\nx: y")
     with pytest.raises(ConfigError, match="not an API key"):
         Endpoint("http://127.0.0.1:9/v1", "m").reply([{"role": "user", "content": "x"}], 4)
+
+
+def test_one_request_that_is_refused_does_not_silence_the_judge(tmp_path: Path) -> None:
+    with serving(lambda messages: 400 if "too long" in messages[1]["content"] else '{"verdict": "pass"}') as server:
+        judge = judge_for(settings(server.url), tmp_path)
+        assert judge is not None
+        items = [item("a"), item("b")]
+        given = raw_scores(items, [Output("too long"), Output("fine")], Tools(judge=judge))
+    assert [one.value for one in given] == [None, 1.0]
+    assert "HTTP 400" in given[0].why
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}',
+        b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -5}}',
+    ],
+)
+def test_an_answer_that_is_none_is_one_clear_error(body: bytes) -> None:
+    with pytest.raises(EvaluationError, match="no chat completion"):
+        Endpoint("http://127.0.0.1:9/v1", "m")._read(body, 0.1)
+    half = b'{"choices": [{"message": {"content": "half \\ud800 pair"}}]}'
+    assert Endpoint("http://127.0.0.1:9/v1", "m")._read(half, 0.1).text == "half ? pair"
+
+
+def test_an_answer_that_drips_ends_at_its_deadline() -> None:
+    import socket
+    import threading
+    import time
+
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            try:
+                for _ in range(100):
+                    connection.sendall(b" ")
+                    time.sleep(0.05)
+            except OSError:
+                return
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    endpoint = Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}/v1", "m", timeout_s=0.4, attempts=1)
+    with pytest.raises(EvaluationError, match="does not answer") as caught:
+        endpoint.reply([{"role": "user", "content": "?"}], 5)
+    assert "no whole answer within 0.4 s" in str(caught.value.found)
+    thread.join()
+    server.close()
+
+
+def test_a_shown_suite_and_a_single_item_are_no_gate_beside_a_judge() -> None:
+    exact = item("x", "yes it is", "exact")
+    with pytest.raises(EvaluationError, match="only gate"):
+        refuse_unfit_gate({"a": [item(), exact]}, judge=True)
+    with pytest.raises(EvaluationError, match="only gate"):
+        refuse_unfit_gate({"a": [item()], "b": [exact]}, judge=True, shown={"b"})

@@ -260,3 +260,23 @@ def test_rounds_and_sampled_answers_are_shown_where_there_are_some():
     assert "&lt;b&gt;promoted" in html
     assert "4 answers to each item at temperature 0.7" in html
     assert "Forgetting over the rounds" not in render_html(found, decision, artifact=None, snapshot=None, title="x")
+
+
+def test_the_page_stays_under_two_megabytes_whatever_is_flipped() -> None:
+    base, after = flipped(400, 390, 200, 5)
+    suites = {f"s{n}": {"base": base, "champion": base, "candidate": after} for n in range(8)}
+    scored = report(suites, first_round=True)
+    long = {
+        name: [
+            EvalItem(
+                id=f"{name}-{i}", suite=name, messages=(Message(role="user", content="<" * 600),), reference="&" * 600
+            )
+            for i in range(400)
+        ]
+        for name in suites
+    }
+    html = render_html(
+        scored, decide(scored, POLICY, "non_inferiority", now=NOW), artifact=None, snapshot=None, title="t", items=long
+    )
+    assert len(html.encode("utf-8")) < 2_000_000
+    assert "more</p>" in html

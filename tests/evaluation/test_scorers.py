@@ -13,7 +13,7 @@ from configs.errors import EvaluationError
 from data_contracts.records import EvalItem, Message
 from evaluation.answers import Output
 from evaluation.scorers import registry
-from evaluation.scorers.base import Tools
+from evaluation.scorers.base import TextScorer, Tools
 from evaluation.scorers.faithfulness import names, numbers, unfounded
 from evaluation.scorers.json_schema import accepted
 from evaluation.scorers.regex import probe
@@ -187,3 +187,33 @@ def test_every_built_in_scorer_keeps_the_protocol() -> None:
     assert [name for name in registry.BUILT_IN if registry.scorer(name).judged] == ["rubric"]
     with pytest.raises(EvaluationError, match="no such scorer"):
         registry.scorer("bleu")
+
+
+@pytest.mark.parametrize("answer", ["NaN", "1e400", '{"a": ' * 900 + "1" + "}" * 900])
+def test_json_that_no_schema_can_be_held_to_fails_and_stops_nothing(answer: str) -> None:
+    schema = {"multipleOf": 0.01, "type": ["number", "object"], "additionalProperties": {"$ref": "#"}}
+    assert not accepted(answer, schema)
+
+
+def test_a_pattern_of_a_schema_is_probed_too() -> None:
+    schema = '{"type": "string", "pattern": "^(a+)+$"}'
+    user = (Message(role="user", content="?"),)
+    with pytest.raises(EvaluationError, match="takes too long"):
+        probe([EvalItem(id="a", suite="s", messages=user, reference=schema, scorer="json_schema")])
+
+
+def test_faithfulness_is_quick_on_what_small_models_repeat() -> None:
+    for answer in ("@" * 8000, "a@" * 4000, "a." * 4000):
+        unfounded(answer, "a source")
+    assert unfounded("Write to help@shop.example.", "Write to us.")[0] == ["help@shop.example"]
+
+
+def test_a_scorer_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from evaluation import scoring
+    from evaluation.answers import Output
+
+    item = EvalItem(id="a", suite="s", messages=(Message(role="user", content="?"),), reference="x")
+    for rate, says in ((lambda *_: 1 / 0, "a scorer failed"), (lambda *_: "good", "not a score")):
+        monkeypatch.setattr(scoring, "scorer", lambda _, rate=rate: TextScorer(rate))
+        with pytest.raises(EvaluationError, match=says):
+            scoring.raw_scores([item], [Output("x")], Tools())

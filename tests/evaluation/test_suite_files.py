@@ -148,3 +148,77 @@ def test_a_reference_that_trains_is_an_error_and_a_common_one_is_not() -> None:
     assert not contaminated([item("a", telling)], [row("Parcels leave every Tuesday our mill.")])
     assert not is_telling("the year 2014")
     assert is_telling("Donaudampfschifffahrtsgesellschaft")
+
+
+def test_a_frozen_suite_cannot_be_weakened_by_its_marks(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", YAML)
+    first = freeze(read_suite(path))
+    write(path, YAML.replace("unseen: true", "unseen: false"))
+    with pytest.raises(EvaluationError, match="how its items count"):
+        open_suite(path)
+    with pytest.raises(EvaluationError, match="how its items count"):
+        freeze(read_suite(path))
+    assert freeze(read_suite(path), new_version=True).version == first.version + 1
+    assert open_suite(path).version == 2
+
+
+def test_a_lock_from_before_there_were_marks_gets_them_without_a_new_version(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", YAML)
+    lock = freeze(read_suite(path)).model_dump(mode="json")
+    del lock["marks"]
+    lock_path(read_suite(path)).write_text(json.dumps(lock))
+    assert open_suite(path).version == 1
+    again = freeze(read_suite(path))
+    assert (again.version, bool(again.marks)) == (1, True)
+
+
+def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
+    line = {"id": "a", "prompt": "one\u2028two\u0085three", "reference": "yes it is"}
+    path = write(tmp_path / "s.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
+    assert open_suite(path).items[0].messages[0].content == line["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("The shop closes at nine.", "**The shop** closes&nbsp;at _nine_ o'clock."),
+        ("营业时间到晚上九点为止", "您好，营业时间到晚上九点为止。谢谢"),
+    ],
+)
+def test_markup_and_writings_without_spaces_hide_no_reference(reference: str, answer: str) -> None:
+    item = parse_item({"id": "a", "prompt": "?", "reference": reference, "unseen": True}, "s")
+    row = SnapshotRow.model_validate(
+        {"digest": "d", "split": "train", "source": "correction", "messages": item.messages, "completion": answer}
+    )
+    assert [hit.item for hit in contaminated([item], [row])] == ["a"]
+    other = {"id": "a", "prompt": "?", "reference": "no", "choices": [reference], "scorer": "contains", "unseen": True}
+    assert contaminated([parse_item(other, "s")], [row]), "what else is accepted counts too"
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ({"reference": "***"}, "nothing is left"),
+        ({"reference": "nine", "choices": ["!!!"], "scorer": "contains"}, "nothing is left"),
+        ({"reference": ".*", "scorer": "regex"}, "accepts an empty answer"),
+        ({"reference": "a{99999999999}", "scorer": "regex"}, "does not compile"),
+        ({"reference": "null", "scorer": "json"}, "any JSON"),
+        ({"reference": "{}", "scorer": "json"}, "any object"),
+        ({"reference": '{"title": "x"}', "scorer": "json_schema"}, "accepts anything"),
+        ({"reference": '{"$ref": "#"}', "scorer": "json_schema"}, "without end"),
+        ({"reference": '{"type": "object", "$ref": "#/nope"}', "scorer": "json_schema"}, "points to nothing"),
+        ({"reference": "x", "max_new_tokens": 10**9}, "at most 4096"),
+        ({"reference": "\ud800 yes"}, "valid Unicode"),
+    ],
+)
+def test_a_reference_that_decides_nothing_is_named(tmp_path: Path, item: dict[str, Any], says: str) -> None:
+    path = write(tmp_path / "s.jsonl", json.dumps({"id": "a", "prompt": "?", **item}))
+    with pytest.raises(EvaluationError, match=says):
+        open_suite(path)
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", '!!int "x"'])
+def test_a_yaml_value_that_is_none_is_one_clear_error(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path / "s.yaml", f"items:\n  - {{id: a, prompt: p, reference: {value}}}\n")
+    with pytest.raises(EvaluationError, match="not valid YAML"):
+        open_suite(path)
