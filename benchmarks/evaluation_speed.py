@@ -86,7 +86,7 @@ def peer_python() -> Path:
 class LmEval:
     """The peer's process."""
 
-    def __init__(self, base: Path, pairs: list[list[str]], folder: Path) -> None:
+    def __init__(self, base: Path, pairs: list[list[list[int]]], folder: Path) -> None:
         (folder / "requests.json").write_text(json.dumps(pairs), encoding="utf-8")
         self._child = subprocess.Popen(
             [str(peer_python()), str(Path(__file__).with_name("peer_lm_eval.py")), base, folder / "requests.json"],
@@ -130,8 +130,10 @@ def beside_lm_eval(base: ResolvedModel, items: list[EvalItem], rounds: int) -> d
     talks = [item.messages for item in items for _ in item.choices]
     choices = [choice for item in items for choice in item.choices]
     lengths = [len(completion_ids(tokenizer, choice)) for choice in choices]
-    contexts = [tokenizer.decode(prompt_ids(tokenizer, talk)) for talk in talks]
-    pairs = [[context, choice + tokenizer.eos_token] for context, choice in zip(contexts, choices, strict=True)]
+    pairs = [
+        [list(prompt_ids(tokenizer, talk)), list(completion_ids(tokenizer, choice))]
+        for talk, choice in zip(talks, choices, strict=True)
+    ]
     ours_s: list[float] = []
     theirs_s: list[float] = []
     worst = 0.0

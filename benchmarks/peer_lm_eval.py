@@ -1,9 +1,9 @@
 """lm-eval's Hugging Face model on log-likelihood requests, in an environment of its own.
 
 python peer_lm_eval.py MODEL_FOLDER REQUESTS.json: answers each line `[batch size, number of requests]` on stdin with
-one JSON line, seconds and the summed log-likelihoods. Requests are [context, continuation] as token ids: of texts lm-eval
-moves white space at a context's end into the continuation, here the template's line break, and counts it. Started by
-`evaluation_speed.py`.
+one JSON line, seconds and the summed log-likelihoods. Requests are [context, continuation] as token ids: given texts,
+lm-eval moves white space at a context's end into the continuation, here the template's line break, and counts it.
+Started by `evaluation_speed.py`.
 """
 
 import json
@@ -14,7 +14,6 @@ from pathlib import Path
 
 def main() -> None:
     """Load once, then answer lines."""
-    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     pairs = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
@@ -23,12 +22,9 @@ def main() -> None:
     for line in sys.stdin:
         batch, count = json.loads(line)
         model.batch_size_per_gpu = batch
-        requests = [
-            Instance(request_type="loglikelihood", doc={}, arguments=tuple(pair), idx=i)
-            for i, pair in enumerate(pairs[:count])
-        ]
+        requests = [(("", ""), context, continuation) for context, continuation in pairs[:count]]
         start = time.perf_counter()
-        values = [float(total) for total, _ in model.loglikelihood(requests, disable_tqdm=True)]
+        values = [float(total) for total, _ in model._loglikelihood_tokens(requests, disable_tqdm=True)]
         print(json.dumps({"seconds": time.perf_counter() - start, "values": values}), flush=True)
 
 

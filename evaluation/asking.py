@@ -84,12 +84,36 @@ def _finite(value: float, item: EvalItem) -> float:
     return value
 
 
+def _refuse_too_long(model: Any, tokenizer: Any, items: Sequence[EvalItem]) -> None:
+    """Beyond its context a model answers, but what it says means nothing."""
+    from models.prompts import completion_ids, prompt_ids
+
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not limit:
+        return
+    for item in items:
+        how = scorer(item.scorer)
+        told = item.choices if how.asks == "choices" else (item.reference,) if how.reference_is_answer else ()
+        longest = max((len(completion_ids(tokenizer, text)) for text in told), default=0)
+        if how.asks == "answer":
+            longest = max(longest, item.max_new_tokens)
+        if (needed := len(prompt_ids(tokenizer, item.messages)) + longest) > limit:
+            raise EvaluationError(
+                "an item is longer than the model's context",
+                where=f"{item.suite}/{item.id}",
+                expected=f"at most {limit} tokens with the answer",
+                found=needed,
+                fix="shorten the prompt, or lower max_new_tokens",
+            )
+
+
 def ask(model: Any, tokenizer: Any, adapter: str | None, items: Sequence[EvalItem], batch: int) -> list[Output]:
     """Outputs for items, in order: what each item's scorer asks for.
 
     Raises:
-        EvaluationError: a logit or a likelihood is not a number.
+        EvaluationError: a logit or a likelihood is not a number, or an item is longer than the model's context.
     """
+    _refuse_too_long(model, tokenizer, items)
     nlls = _likelihoods(model, tokenizer, adapter, items, batch)
     outputs = _answered(model, tokenizer, adapter, items, batch)
     for i, item in enumerate(items):

@@ -151,6 +151,15 @@ def test_nan_weights_never_give_a_score(tmp_path: Path) -> None:
         run(path, "f" * 64, models, {"anchors": pattern}, cache_dir=tmp_path / "cache")
 
 
+def test_an_item_longer_than_the_context_is_refused(base: tuple[Path, str], tmp_path: Path) -> None:
+    limit = json.loads((base[0] / "config.json").read_text())["max_position_embeddings"]
+    long = [items()[0].model_copy(update={"id": "long", "max_new_tokens": min(4096, limit)})]
+    models: dict[Any, Any] = {"base": None, "champion": None, "candidate": None}
+    with pytest.raises(EvaluationError, match="longer than the model's context") as caught:
+        run(*base, models, {"a": long}, cache_dir=tmp_path)
+    assert str(caught.value.where).endswith("/long")
+
+
 def test_the_cache_ignores_torn_lines(tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path, "m")
     cache.put([("one", Output("a", 1.0)), ("two", Output("b", None, (1.0, 2.0)))])
