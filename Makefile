@@ -16,7 +16,7 @@ help:
 	@echo "make test              the tests; make test-long the longest of them"
 	@echo "make check             format, lint, types"
 	@echo "make up / make down    the stack on this machine"
-	@echo "make bench             every benchmark; make bench-NAME for one"
+	@echo "make bench             every benchmark, some hours; make bench-NAME for one"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,7 +49,8 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-canary bench-gate bench-drift bench-contracts bench-curation bench-poisoning bench-loop
+bench: bench-canary bench-gate bench-drift bench-contracts bench-neardup bench-curation bench-poisoning bench-snapshots \
+  bench-loop bench-training bench-evaluation bench-forgetting bench-scales bench-privacy
 
 bench-loop: $(STAMP)
 	$(BIN)/python benchmarks/loop_banking77.py

@@ -28,7 +28,8 @@ class RegexScorer:
             found = re.compile(item.reference, re.IGNORECASE | re.DOTALL)
         except (re.error, OverflowError, RecursionError) as error:
             return [f"the regular expression does not compile: {error}"]
-        if found.search(""):
+        # What must not be said ("(?!...)") is not said by an empty answer either; that is a pattern one may want.
+        if "(?!" not in item.reference and "(?<!" not in item.reference and found.search(""):
             return ["the regular expression accepts an empty answer: ask for something with it, such as `.+`"]
         return []
 

@@ -217,6 +217,11 @@ def test_a_reference_that_decides_nothing_is_named(tmp_path: Path, item: dict[st
         open_suite(path)
 
 
+def test_a_pattern_of_what_must_not_be_said_is_one(tmp_path: Path) -> None:
+    line = {"id": "a", "prompt": "?", "reference": "^(?!.*sorry)", "scorer": "regex"}
+    assert open_suite(write(tmp_path / "s.jsonl", json.dumps(line))).size == 1
+
+
 @pytest.mark.parametrize("value", ["2024-13-45", '!!int "x"'])
 def test_a_yaml_value_that_is_none_is_one_clear_error(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "s.yaml", f"items:\n  - {{id: a, prompt: p, reference: {value}}}\n")
