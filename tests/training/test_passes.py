@@ -29,9 +29,9 @@ def row(prompt: int, completion: int, *, replay: bool = False) -> TokenRow:
 def mixed() -> list[Example]:
     known = (-3.0, -4.0)
     return [
-        row(30, 10), row(90, 40), row(80, 30), row(40, 12, replay=True), row(170, 5, replay=True),
-        Pair(row(20, 8), row(20, 30), known), Pair(row(60, 20), row(60, 25), known),
-        Rated(row(50, 9), row(50, 60), 1, known), Rated(row(70, 60), row(70, 9), -1, known),
+        row(120, 40), row(360, 160), row(320, 120), row(160, 48, replay=True), row(680, 20, replay=True),
+        Pair(row(80, 32), row(80, 120), known), Pair(row(240, 80), row(240, 100), known),
+        Rated(row(200, 36), row(200, 240), 1, known), Rated(row(280, 240), row(280, 36), -1, known),
     ]  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_a_step_and_the_reference_run_the_passes_that_are_counted(tiny_base: Pat
     backward(model, mixed(), ALL, (1.0, 1.0))
     assert seen == counted(step_passes(mixed(), ALL, "cpu"))
     kinds = Counter(one.kind for one in step_passes(mixed(), ALL, "cpu"))
-    assert kinds == {"learn": 5, "remind": 2, "look": 1}
+    assert kinds == {"learn": 6, "remind": 2, "look": 2}
     seen.clear()
     reference.with_reference(model, mixed(), None, base_digest="b", work_dir=tmp_path, fingerprint="f")
     assert seen == counted(reference_passes(mixed(), "cpu"))

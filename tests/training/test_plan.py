@@ -23,6 +23,7 @@ SMOLLM = BaseShape(
     intermediate=1536,
     layers=30,
     vocabulary=49152,
+    by_row=True,
 )
 
 
