@@ -52,12 +52,11 @@ def _files(config: Config) -> Iterator[Finding]:
 
 
 def _suites(config: Config) -> Iterator[Finding]:
-    from evaluation.gate import shown_suites
-    from evaluation.suites import load_suites, refuse_unfit_gate
+    from evaluation.suites import load_suites
+    from flows.suites import refuse_unfit
 
     found = load_suites(suite_place(relative) for relative in config.evaluation.anchors)
-    items = {name: suite.items for name, suite in found.items()}
-    refuse_unfit_gate(items, judge=config.evaluation.judge is not None, shown=shown_suites(items, config.gate))
+    refuse_unfit({name: suite.items for name, suite in found.items()}, config)
     for suite in found.values():
         frozen = f"frozen as version {suite.version}" if suite.version else "not frozen"
         yield Finding("suite", "ok", f"{suite.name}: {suite.size} items, {frozen}")

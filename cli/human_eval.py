@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.lines import numbered_lines
 from cli.models_named import bench_of, contestant, loaded_suites, tools_of
 from cli.progress import progress_bar
 from configs.errors import EvaluationError, InputError
@@ -131,22 +132,16 @@ def agreement_of_file(path: Path, level: str) -> list[dict[str, Any]]:
     chosen: Level = "ordinal" if level == "ordinal" else "nominal"
     expected = '{"item": ..., "rater": ..., "rating": ' + ("a number}" if chosen == "ordinal" else "a word or number}")
     given: dict[str, dict[str, Any]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the ratings cannot be read", where=path, found=error) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for where, line in numbered_lines(path, "ratings"):
         try:
             data = json.loads(line)
             item, rater, rating = str(data["item"]), str(data["rater"]), data["rating"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError("a line is not a rating", where=f"{path}:{number}", expected=expected) from error
+            raise InputError("a line is not a rating", where=where, expected=expected) from error
         kinds = (int, float) if chosen == "ordinal" else (int, float, str)
         if not isinstance(rating, kinds) or isinstance(rating, bool) or rating != rating:
-            raise InputError("not a rating", where=f"{path}:{number}", expected=expected, found=str(rating)[:80])
+            raise InputError("not a rating", where=where, expected=expected, found=str(rating)[:80])
         if rater in given.setdefault(item, {}):
-            raise InputError("a rater rated an item twice", where=f"{path}:{number}", found=f"{rater} on {item}")
+            raise InputError("a rater rated an item twice", where=where, found=f"{rater} on {item}")
         given[item][rater] = rating
     return [_facts(f"{chosen} ratings", alpha_of([tuple(one.values()) for one in given.values()], chosen))]

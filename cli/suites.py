@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.lines import numbered_lines
 from cli.models_named import bench_of, contestant, find_suites, loaded_suites, tools_of
 from cli.progress import progress_bar
 from cli.snapshots import find_snapshot
@@ -18,9 +19,8 @@ from configs.paths import StateDir
 from configs.schema import Config
 from evaluation.contest import Measured, answers, measure, summary
 from evaluation.freezing import freeze, read_lock
-from evaluation.gate import shown_suites
 from evaluation.scorers.regex import probe
-from evaluation.suites import load_suites, parse_item, read_suite, refuse_unfit_gate
+from evaluation.suites import load_suites, parse_item, read_suite
 
 if TYPE_CHECKING:
     from flows.context import Context
@@ -121,19 +121,13 @@ def base_suite(context: Context, prompts: Path | None, slack: float, *, quiet: b
 
 def _prompts(path: Path) -> list[dict[str, Any]]:
     found = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the prompts cannot be read", where=path, found=error) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for where, line in numbered_lines(path, "prompts"):
         try:
             data = json.loads(line)
             one = {key: data[key] for key in ("id", "prompt", "messages", "system", "slice") if key in data}
             parse_item({**one, "reference": "clean"}, "new")
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError("a line is not a prompt", where=f"{path}:{number}", found=error) from error
+            raise InputError("a line is not a prompt", where=where, found=error) from error
         found.append(one)
     return found
 
@@ -146,11 +140,11 @@ def lint_suites(config: Config, names: Sequence[str], snapshot: str | None) -> l
     """
     from data_contracts.snapshots import read_rows
     from evaluation.contamination import refuse_contaminated
+    from flows.suites import refuse_unfit
 
     suites = load_suites(find_suites(names, config.evaluation.anchors))
     if not names:
-        items = {name: suite.items for name, suite in suites.items()}
-        refuse_unfit_gate(items, judge=config.evaluation.judge is not None, shown=shown_suites(items, config.gate))
+        refuse_unfit({name: suite.items for name, suite in suites.items()}, config)
     for suite in suites.values():
         probe(suite.items)
     unseen = [item for suite in suites.values() for item in suite.items if item.unseen]
@@ -266,14 +260,8 @@ def read_labels(path: Path, known: set[tuple[str, str]]) -> dict[tuple[str, str]
         InputError: a line of another form, of an item that is not in the suites, or an item twice.
     """
     found: dict[tuple[str, str], bool] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the labels cannot be read", where=path, found=error) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where, expected = f"{path}:{number}", '{"suite": ..., "id": ..., "passed": true or false}'
+    expected = '{"suite": ..., "id": ..., "passed": true or false}'
+    for where, line in numbered_lines(path, "labels"):
         try:
             data = json.loads(line)
             key, verdict = (data["suite"], data["id"]), data["passed"]

@@ -23,7 +23,7 @@ from pydantic import Field
 from configs.schema import GateSection
 from data_contracts.records import EvalReport, Record
 from evaluation.gate import TARGET, Objective, decide
-from evaluation.halves import LISTS
+from evaluation.halves import is_list
 
 _EPS = 1e-9
 
@@ -82,8 +82,8 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
     """
     decision = decide(report, policy, objective)
     verdicts = decision.suites
-    listed = [v for v in verdicts if v.listed or v.suite in LISTS]
-    anchors = [v for v in verdicts if v not in listed and v.suite != TARGET and v.verdict != "shown"]
+    listed = {v.suite for v in verdicts if is_list(v.suite, policy)}
+    anchors = [v for v in verdicts if v.suite not in (TARGET, *listed) and v.verdict != "shown"]
     against = [v for v in anchors if v.against == "champion"]
     above = [v.lower - (v.margin if v.kind == "superiority" else -v.margin) for v in anchors]
     target = report.scores.get(TARGET)
@@ -97,7 +97,7 @@ def measure(name: str, scale: float, report: EvalReport, policy: GateSection, ob
         lost=sum(v.lost for v in against),
         gained=sum(v.gained for v in against),
         slack=min(above, default=1.0),
-        incidents_kept=all(v.verdict == "pass" for v in listed),
+        incidents_kept=all(v.verdict == "pass" for v in verdicts if v.suite in listed),
         blocked=tuple(f.title for f in decision.findings if f.verdict == "block"),
     )
 

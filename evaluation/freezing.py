@@ -124,20 +124,22 @@ def freeze(suite: Suite, *, new_version: bool = False, now: datetime | None = No
     Raises:
         EvaluationError: it was changed since and `new_version` was not asked for.
     """
-    lock = read_lock(suite)
-    same = lock is not None and lock.digest == suite.digest
-    if lock is not None and same and lock.marks == marks_of(suite):
-        return lock
-    if lock is not None and not new_version:
-        check_frozen(suite)
+    lock, marks, version = read_lock(suite), marks_of(suite), 1
+    if lock is not None:
+        if (lock.digest, lock.marks) == (suite.digest, marks):
+            return lock
+        if not new_version:
+            check_frozen(suite)
+        only_marks = lock.digest == suite.digest and not lock.marks  # a lock from before there were any gets its own
+        version = lock.version if only_marks else lock.version + 1
     made = Lock(
         name=suite.name,
-        version=lock.version + (not same or bool(lock.marks)) if lock else 1,
+        version=version,
         size=suite.size,
         digest=suite.digest,
         items={item.id: item_digest(item) for item in sorted(suite.items, key=lambda item: item.id)},
         frozen_at=now or utc_now(),
-        marks=marks_of(suite),
+        marks=marks,
     )
     write_json(lock_path(suite), made.model_dump(mode="json"))
     return made

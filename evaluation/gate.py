@@ -46,11 +46,6 @@ def rule_for(suite: str, policy: GateSection) -> SuiteRule:
     return own.get(suite) or policy.suites.get(suite) or BUILT_IN.get(suite) or policy.anchors
 
 
-def shown_suites(suites: Iterable[str], policy: GateSection) -> set[str]:
-    """Suites that are shown and decide nothing."""
-    return {name for name in suites if rule_for(name, policy).kind == "shown"}
-
-
 def objective_for(causes: Iterable[str]) -> Objective:
     """What a retrain has to show, from the kinds of its causes.
 

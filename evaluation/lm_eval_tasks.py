@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -279,26 +279,25 @@ def _rate(task: Any, filter_name: str, metric: str, doc: Mapping[str, Any], answ
 
 
 @cache
-def _task(name: str, folder: str | None) -> Any:
-    return load_tasks(name, None if folder is None else Path(folder))[name]
+def _task(name: str, folder: str | None) -> tuple[Any, str]:
+    """A task and its policy, loaded once a process."""
+    task = load_tasks(name, None if folder is None else Path(folder))[name]
+    return task, _policy(task)
 
 
-def rate_answers(cases: Sequence[tuple[Mapping[str, Any], str]], where: Callable[[int], str]) -> list[float]:
-    """Scores of answers, each with what its item's reference says (`KEYS`).
+def rate_answer(told: Mapping[str, Any], answer: str, where: str) -> float:
+    """The score of an answer, by what its item's reference says (`KEYS`).
 
     Raises:
         EvaluationError: see `load_tasks`; the task scores otherwise than when the suite was made, or gives no score.
     """
-    scores = []
-    for place, (told, answer) in enumerate(cases):
-        task = _task(told["task"], told["tasks"])
-        if (now := _policy(task)) != told["policy"]:
-            raise EvaluationError(
-                "a task of lm-eval changed since the suite was made",
-                where=f"{where(place)}: {told['task']}",
-                expected=told["policy"],
-                found=now,
-                fix="make the suite again, or put the task's file (and lm-eval's version) back",
-            )
-        scores.append(_rate(task, told["filter"], told["metric"], told["doc"], answer))
-    return scores
+    task, policy = _task(told["task"], told["tasks"])
+    if policy != told["policy"]:
+        raise EvaluationError(
+            "a task of lm-eval changed since the suite was made",
+            where=f"{where}: {told['task']}",
+            expected=told["policy"],
+            found=policy,
+            fix="make the suite again, or put the task's file (and lm-eval's version) back",
+        )
+    return _rate(task, told["filter"], told["metric"], told["doc"], answer)

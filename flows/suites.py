@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.loader import suite_place
+from configs.schema import Config
 from data_contracts.digests import digest
 from data_contracts.records import DatasetSnapshot, EvalItem, Incident, Message, SnapshotRow
 from flows.context import Context
@@ -69,14 +70,21 @@ def anchor_suites(context: Context) -> dict[str, list[EvalItem]]:
         EvaluationError: one does not lint, changed after it was frozen, shares its name, or a judge would be the only
             gate or is missing.
     """
-    from evaluation.gate import shown_suites
-    from evaluation.suites import load_suites, refuse_unfit_gate
+    from evaluation.suites import load_suites
 
-    config = context.config
-    found = load_suites(suite_place(relative) for relative in config.evaluation.anchors)
+    found = load_suites(suite_place(relative) for relative in context.config.evaluation.anchors)
     suites = {name: list(suite.items) for name, suite in found.items()}
-    refuse_unfit_gate(suites, judge=config.evaluation.judge is not None, shown=shown_suites(suites, config.gate))
+    refuse_unfit(suites, context.config)
     return suites
+
+
+def refuse_unfit(suites: Mapping[str, Sequence[EvalItem]], config: Config) -> None:
+    """`evaluation.suites.refuse_unfit_gate` by a profile: its judge, and what its policy only shows."""
+    from evaluation.gate import rule_for
+    from evaluation.suites import refuse_unfit_gate
+
+    shown = {name for name in suites if rule_for(name, config.gate).kind == "shown"}
+    refuse_unfit_gate(suites, judge=config.evaluation.judge is not None, shown=shown)
 
 
 def probe_suite(
